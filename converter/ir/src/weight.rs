@@ -1,0 +1,609 @@
+//! Lazy constant tensors: where the bytes are and what is still to be done to them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use crate::types::DType;
+
+/// Shared bytes that a weight points into: a mapped file or an owned buffer.
+pub type ByteBuffer = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Elements converted at a time while streaming, so that a weight of any size needs little memory.
+const CHUNK: usize = 1 << 18;
+
+/// Why the data of a weight cannot be made.
+#[derive(Clone, Debug, thiserror::Error, PartialEq)]
+#[non_exhaustive]
+pub enum WeightError {
+    /// The weight was read from a text dump, which holds no data.
+    #[error("the weight has a type but no data")]
+    Absent,
+    /// A finite value does not fit the element type it is cast to.
+    #[error(
+        "value {value} at element {index} overflows {dtype}; keep this weight in f32 (--precision f32)"
+    )]
+    Overflow {
+        /// The value before the cast.
+        value: f32,
+        /// Its row-major position.
+        index: usize,
+        /// The type it was cast to.
+        dtype: DType,
+    },
+    /// A conversion between these element types does not exist.
+    #[error("no conversion of weights from {from} to {to}")]
+    Conversion {
+        /// Element type of the data.
+        from: DType,
+        /// Element type asked for.
+        to: DType,
+    },
+}
+
+/// One step from the stored bytes to the bytes that are written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transform {
+    /// Convert every element, rounding to nearest even.
+    Cast(DType),
+    /// Reorder the dimensions: dimension `i` of the result is dimension `perm[i]` of the input.
+    Permute(Vec<usize>),
+    /// New dimensions over the same row-major elements.
+    Reshape(Vec<usize>),
+    /// Elements `start..end` along `axis`.
+    Slice {
+        /// The dimension that is cut.
+        axis: usize,
+        /// First index kept.
+        start: usize,
+        /// First index dropped.
+        end: usize,
+    },
+}
+
+#[derive(Clone)]
+enum Source {
+    Bytes {
+        buffer: ByteBuffer,
+        range: Range<usize>,
+    },
+    Absent,
+}
+
+/// A constant tensor whose bytes are made on demand. Cloning shares the bytes.
+#[derive(Clone)]
+pub struct LazyTensor {
+    source: Source,
+    source_dtype: DType,
+    source_shape: Vec<usize>,
+    transforms: Vec<Transform>,
+    dtype: DType,
+    shape: Vec<usize>,
+    max_abs: Option<f32>,
+}
+
+impl LazyTensor {
+    /// The little-endian row-major elements at `range` of `buffer`.
+    ///
+    /// # Panics
+    /// When `range` is not inside the buffer or does not hold exactly the elements of `shape`.
+    pub fn from_buffer(
+        buffer: ByteBuffer,
+        range: Range<usize>,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Self {
+        let bytes = shape.iter().product::<usize>() * dtype.size();
+        assert!(range.end <= (*buffer).as_ref().len() && range.len() == bytes);
+        LazyTensor {
+            source: Source::Bytes { buffer, range },
+            source_dtype: dtype,
+            source_shape: shape.to_vec(),
+            transforms: Vec::new(),
+            dtype,
+            shape: shape.to_vec(),
+            max_abs: None,
+        }
+    }
+
+    fn from_pod<T: Pod>(dtype: DType, shape: &[usize], data: &[T]) -> Self {
+        let bytes: Vec<u8> = bytemuck::cast_slice(data).to_vec();
+        let n = bytes.len();
+        LazyTensor::from_buffer(Arc::new(bytes), 0..n, dtype, shape)
+    }
+
+    /// An owned f32 tensor.
+    ///
+    /// # Panics
+    /// When `data` does not hold the elements of `shape`; likewise in the other `from_*` constructors.
+    pub fn from_f32(shape: &[usize], data: &[f32]) -> Self {
+        LazyTensor::from_pod(DType::F32, shape, data)
+    }
+
+    /// An owned i32 tensor.
+    pub fn from_i32(shape: &[usize], data: &[i32]) -> Self {
+        LazyTensor::from_pod(DType::I32, shape, data)
+    }
+
+    /// An owned i64 tensor.
+    pub fn from_i64(shape: &[usize], data: &[i64]) -> Self {
+        LazyTensor::from_pod(DType::I64, shape, data)
+    }
+
+    /// A tensor with a type and no data, as a text dump gives it.
+    pub fn absent(dtype: DType, shape: &[usize]) -> Self {
+        LazyTensor {
+            source: Source::Absent,
+            source_dtype: dtype,
+            source_shape: shape.to_vec(),
+            transforms: Vec::new(),
+            dtype,
+            shape: shape.to_vec(),
+            max_abs: None,
+        }
+    }
+
+    /// Records the largest finite magnitude of the elements, when a scan has found it.
+    pub fn with_max_abs(mut self, max_abs: f32) -> Self {
+        self.max_abs = Some(max_abs);
+        self
+    }
+
+    /// The largest magnitude of the elements, when it is known without reading them.
+    pub fn max_abs(&self) -> Option<f32> {
+        self.max_abs
+    }
+
+    /// Element type of the result.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Dimensions of the result.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of elements of the result.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Bytes of the result.
+    pub fn byte_len(&self) -> usize {
+        self.elements() * self.dtype.size()
+    }
+
+    /// Whether there is data behind the type.
+    pub fn is_present(&self) -> bool {
+        matches!(self.source, Source::Bytes { .. })
+    }
+
+    /// The steps between the stored bytes and the result.
+    pub fn transforms(&self) -> &[Transform] {
+        &self.transforms
+    }
+
+    /// Whether both are the same stored bytes under the same steps, or small tensors with equal bytes.
+    pub fn same_data(&self, other: &LazyTensor) -> bool {
+        if self.dtype != other.dtype
+            || self.shape != other.shape
+            || self.source_dtype != other.source_dtype
+            || self.transforms != other.transforms
+        {
+            return false;
+        }
+        match (self.source_bytes(), other.source_bytes()) {
+            (Ok(a), Ok(b)) => {
+                a.len() == b.len()
+                    && (std::ptr::eq(a.as_ptr(), b.as_ptr()) || (a.len() <= 4096 && a == b))
+            }
+            _ => false,
+        }
+    }
+
+    /// The same values as `dtype`, rounded to nearest even.
+    pub fn cast(mut self, dtype: DType) -> Self {
+        if dtype == self.dtype {
+            return self;
+        }
+        let before = self.dtype_before_last();
+        let widened = matches!(before, Some(DType::F16 | DType::BF16)) && self.dtype == DType::F32;
+        if widened && before == Some(dtype) {
+            self.transforms.pop();
+        } else {
+            self.transforms.push(Transform::Cast(dtype));
+        }
+        self.dtype = dtype;
+        self
+    }
+
+    /// Element type before the last transform, when that is a cast.
+    fn dtype_before_last(&self) -> Option<DType> {
+        let (Transform::Cast(_), rest) = self.transforms.split_last()? else {
+            return None;
+        };
+        let earlier = rest.iter().rev().find_map(|t| match t {
+            Transform::Cast(d) => Some(*d),
+            _ => None,
+        });
+        Some(earlier.unwrap_or(self.source_dtype))
+    }
+
+    /// The dimensions reordered: dimension `i` of the result is dimension `perm[i]` of this.
+    ///
+    /// # Panics
+    /// When `perm` is not a permutation of the dimensions.
+    pub fn permute(mut self, perm: &[usize]) -> Self {
+        let mut seen = perm.to_vec();
+        seen.sort_unstable();
+        assert!(
+            seen.iter().copied().eq(0..self.shape.len()),
+            "not a permutation"
+        );
+        if perm.iter().copied().eq(0..perm.len()) {
+            return self;
+        }
+        self.shape = perm.iter().map(|&p| self.shape[p]).collect();
+        self.transforms.push(Transform::Permute(perm.to_vec()));
+        self
+    }
+
+    /// New dimensions over the same elements.
+    ///
+    /// # Panics
+    /// When the number of elements differs.
+    pub fn reshape(mut self, shape: &[usize]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), self.elements());
+        if shape == self.shape {
+            return self;
+        }
+        self.shape = shape.to_vec();
+        if let Some(Transform::Reshape(last)) = self.transforms.last_mut() {
+            *last = shape.to_vec();
+        } else {
+            self.transforms.push(Transform::Reshape(shape.to_vec()));
+        }
+        self
+    }
+
+    /// Elements `start..end` along `axis`.
+    ///
+    /// # Panics
+    /// When the range is not inside the dimension.
+    pub fn slice(mut self, axis: usize, start: usize, end: usize) -> Self {
+        assert!(start <= end && end <= self.shape[axis]);
+        self.shape[axis] = end - start;
+        let contiguous =
+            self.transforms.is_empty() && self.source_shape[..axis].iter().all(|&d| d == 1);
+        match &mut self.source {
+            Source::Bytes { range, .. } if contiguous => {
+                let inner: usize = self.source_shape[axis + 1..].iter().product();
+                let step = inner * self.source_dtype.size();
+                *range = range.start + start * step..range.start + end * step;
+                self.source_shape.clone_from(&self.shape);
+            }
+            _ => self.transforms.push(Transform::Slice { axis, start, end }),
+        }
+        self
+    }
+
+    fn source_bytes(&self) -> Result<&[u8], WeightError> {
+        match &self.source {
+            Source::Bytes { buffer, range } => Ok(&(**buffer).as_ref()[range.clone()]),
+            Source::Absent => Err(WeightError::Absent),
+        }
+    }
+
+    /// All bytes of the result, little-endian and row-major; borrowed when nothing has to be done.
+    ///
+    /// # Errors
+    /// When there is no data or a cast overflows.
+    pub fn bytes(&self) -> Result<Cow<'_, [u8]>, WeightError> {
+        let mut bytes = Cow::Borrowed(self.source_bytes()?);
+        let mut dtype = self.source_dtype;
+        let mut shape = self.source_shape.clone();
+        for t in &self.transforms {
+            match t {
+                Transform::Reshape(s) => shape.clone_from(s),
+                Transform::Cast(to) => {
+                    bytes = Cow::Owned(cast_bytes(&bytes, dtype, *to, 0)?);
+                    dtype = *to;
+                }
+                Transform::Permute(perm) => {
+                    bytes = Cow::Owned(permute_bytes(&bytes, dtype.size(), &shape, perm));
+                    shape = perm.iter().map(|&p| shape[p]).collect();
+                }
+                Transform::Slice { axis, start, end } => {
+                    bytes = Cow::Owned(slice_bytes(
+                        &bytes,
+                        dtype.size(),
+                        &shape,
+                        *axis,
+                        *start..*end,
+                    ));
+                    shape[*axis] = end - start;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Hands the bytes of the result to `sink` piece by piece, in order. Casts need memory for one piece only.
+    ///
+    /// # Errors
+    /// The sink's, or a [`WeightError`] as in [`LazyTensor::bytes`].
+    pub fn stream<E: From<WeightError>>(
+        &self,
+        mut sink: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let elementwise = |t: &Transform| matches!(t, Transform::Cast(_) | Transform::Reshape(_));
+        if self.transforms.iter().all(elementwise) {
+            let source = self.source_bytes()?;
+            let piece = CHUNK * self.source_dtype.size();
+            for (i, chunk) in source.chunks(piece).enumerate() {
+                let mut bytes = Cow::Borrowed(chunk);
+                let mut dtype = self.source_dtype;
+                for t in &self.transforms {
+                    if let Transform::Cast(to) = t {
+                        bytes = Cow::Owned(cast_bytes(&bytes, dtype, *to, i * CHUNK)?);
+                        dtype = *to;
+                    }
+                }
+                sink(&bytes)?;
+            }
+            return Ok(());
+        }
+        for chunk in self.bytes()?.chunks(CHUNK * self.dtype.size()) {
+            sink(chunk)?;
+        }
+        Ok(())
+    }
+
+    /// All elements as f32.
+    ///
+    /// # Errors
+    /// As [`LazyTensor::bytes`], and for element types that are not numbers.
+    pub fn to_f32(&self) -> Result<Vec<f32>, WeightError> {
+        let bytes = self.bytes()?;
+        Ok(pods(&cast_bytes(&bytes, self.dtype, DType::F32, 0)?).into_owned())
+    }
+
+    /// All elements as i64.
+    ///
+    /// # Errors
+    /// As [`LazyTensor::to_f32`].
+    pub fn to_i64(&self) -> Result<Vec<i64>, WeightError> {
+        let bytes = self.bytes()?;
+        Ok(pods(&cast_bytes(&bytes, self.dtype, DType::I64, 0)?).into_owned())
+    }
+}
+
+impl fmt::Debug for LazyTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?} {:?}", self.dtype, self.shape, self.transforms)
+    }
+}
+
+/// The bytes as elements; copied only when they are not aligned.
+fn pods<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(s) => Cow::Borrowed(s),
+        Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
+    }
+}
+
+fn to_bytes<T: Pod>(v: &[T]) -> Vec<u8> {
+    bytemuck::cast_slice(v).to_vec()
+}
+
+fn cast_bytes(bytes: &[u8], from: DType, to: DType, first: usize) -> Result<Vec<u8>, WeightError> {
+    if from == to {
+        return Ok(bytes.to_vec());
+    }
+    if !from.is_float() || !to.is_float() {
+        return cast_integers(bytes, from, to);
+    }
+    let wide: Cow<'_, [f32]> = match from {
+        DType::F16 => Cow::Owned(pods::<f16>(bytes).to_f32_vec()),
+        DType::BF16 => Cow::Owned(pods::<bf16>(bytes).to_f32_vec()),
+        _ => pods(bytes),
+    };
+    match to {
+        DType::F32 => Ok(to_bytes(&wide)),
+        DType::F16 => {
+            let mut narrow = vec![f16::ZERO; wide.len()];
+            narrow.convert_from_f32_slice(&wide);
+            check_overflow(&wide, |i| narrow[i].is_finite(), to, first)?;
+            Ok(to_bytes(&narrow))
+        }
+        _ => {
+            let mut narrow = vec![bf16::ZERO; wide.len()];
+            narrow.convert_from_f32_slice(&wide);
+            check_overflow(&wide, |i| narrow[i].is_finite(), to, first)?;
+            Ok(to_bytes(&narrow))
+        }
+    }
+}
+
+fn check_overflow(
+    wide: &[f32],
+    finite: impl Fn(usize) -> bool,
+    dtype: DType,
+    first: usize,
+) -> Result<(), WeightError> {
+    match (0..wide.len()).find(|&i| !finite(i) && wide[i].is_finite()) {
+        None => Ok(()),
+        Some(i) => Err(WeightError::Overflow {
+            value: wide[i],
+            index: first + i,
+            dtype,
+        }),
+    }
+}
+
+fn cast_integers(bytes: &[u8], from: DType, to: DType) -> Result<Vec<u8>, WeightError> {
+    let ints: Vec<i64> = match from {
+        DType::I64 => pods::<i64>(bytes).into_owned(),
+        DType::I32 => pods::<i32>(bytes).iter().map(|&x| i64::from(x)).collect(),
+        DType::Bool => bytes.iter().map(|&x| i64::from(x != 0)).collect(),
+        _ => return Err(WeightError::Conversion { from, to }),
+    };
+    match to {
+        DType::I64 => Ok(to_bytes(&ints)),
+        DType::F32 => Ok(to_bytes(
+            &ints.iter().map(|&x| x as f32).collect::<Vec<_>>(),
+        )),
+        DType::I32 => ints
+            .iter()
+            .map(|&x| i32::try_from(x).map_err(|_| WeightError::Conversion { from, to }))
+            .collect::<Result<Vec<_>, _>>()
+            .map(|v| to_bytes(&v)),
+        _ => Err(WeightError::Conversion { from, to }),
+    }
+}
+
+/// Side of the square blocks in which a transpose reads and writes, so that both stay in cache.
+const TILE: usize = 32;
+
+fn permute_bytes(bytes: &[u8], size: usize, shape: &[usize], perm: &[usize]) -> Vec<u8> {
+    let mut out = vec![0u8; bytes.len()];
+    if perm == [1, 0] {
+        let (rows, cols) = (shape[0], shape[1]);
+        for r0 in (0..rows).step_by(TILE) {
+            for c0 in (0..cols).step_by(TILE) {
+                for c in c0..(c0 + TILE).min(cols) {
+                    for r in r0..(r0 + TILE).min(rows) {
+                        let (from, to) = ((r * cols + c) * size, (c * rows + r) * size);
+                        out[to..to + size].copy_from_slice(&bytes[from..from + size]);
+                    }
+                }
+            }
+        }
+        return out;
+    }
+    let mut strides = vec![size; shape.len()];
+    for i in (0..shape.len().saturating_sub(1)).rev() {
+        strides[i] = strides[i + 1] * shape[i + 1];
+    }
+    let dims: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
+    let steps: Vec<usize> = perm.iter().map(|&p| strides[p]).collect();
+    let mut index = vec![0usize; dims.len()];
+    let mut from = 0;
+    for to in out.chunks_exact_mut(size) {
+        to.copy_from_slice(&bytes[from..from + size]);
+        for d in (0..dims.len()).rev() {
+            index[d] += 1;
+            from += steps[d];
+            if index[d] < dims[d] {
+                break;
+            }
+            from -= steps[d] * dims[d];
+            index[d] = 0;
+        }
+    }
+    out
+}
+
+fn slice_bytes(
+    bytes: &[u8],
+    size: usize,
+    shape: &[usize],
+    axis: usize,
+    range: Range<usize>,
+) -> Vec<u8> {
+    let inner = shape[axis + 1..].iter().product::<usize>() * size;
+    let outer: usize = shape[..axis].iter().product();
+    let mut out = Vec::with_capacity(outer * range.len() * inner);
+    for o in 0..outer {
+        let base = o * shape[axis] * inner;
+        out.extend_from_slice(&bytes[base + range.start * inner..base + range.end * inner]);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counting(shape: &[usize]) -> LazyTensor {
+        let n: usize = shape.iter().product();
+        LazyTensor::from_f32(shape, &(0..n).map(|i| i as f32).collect::<Vec<_>>())
+    }
+
+    fn streamed(t: &LazyTensor) -> Vec<u8> {
+        let mut out = Vec::new();
+        t.stream::<WeightError>(|b| {
+            out.extend_from_slice(b);
+            Ok(())
+        })
+        .unwrap();
+        out
+    }
+
+    #[test]
+    fn moves_compose() {
+        let t = counting(&[2, 3]).permute(&[1, 0]);
+        assert_eq!(t.to_f32().unwrap(), [0., 3., 1., 4., 2., 5.]);
+        let t = counting(&[2, 3, 2]).permute(&[2, 0, 1]).slice(2, 1, 2);
+        assert_eq!(t.shape(), [2, 2, 1]);
+        assert_eq!(t.to_f32().unwrap(), [2., 8., 3., 9.]);
+        let t = counting(&[4, 2]).slice(0, 1, 3).reshape(&[4]);
+        assert!(t.transforms().len() == 1 && t.to_f32().unwrap() == [2., 3., 4., 5.]);
+    }
+
+    #[test]
+    fn large_transpose_agrees_with_index_arithmetic() {
+        let t = counting(&[67, 45]).permute(&[1, 0]).to_f32().unwrap();
+        for r in 0..67 {
+            for c in 0..45 {
+                assert_eq!(t[c * 67 + r], (r * 45 + c) as f32);
+            }
+        }
+    }
+
+    #[test]
+    fn streaming_gives_the_same_bytes() {
+        let n = CHUNK + 17;
+        let data: Vec<f32> = (0..n).map(|i| (i % 1000) as f32 * 0.25).collect();
+        let t = LazyTensor::from_f32(&[n], &data).cast(DType::F16);
+        assert_eq!(streamed(&t), t.bytes().unwrap().as_ref());
+        assert_eq!(t.byte_len(), 2 * n);
+    }
+
+    #[test]
+    fn widening_and_narrowing_again_is_nothing() {
+        let half = counting(&[8]).cast(DType::F16);
+        let again = half.clone().cast(DType::F32).cast(DType::F16);
+        assert_eq!(again.transforms(), half.transforms());
+        let rounded = counting(&[8]).cast(DType::F16).cast(DType::F32);
+        assert_eq!(rounded.transforms().len(), 2);
+    }
+
+    #[test]
+    fn overflow_is_an_error_and_rounding_is_to_even() {
+        let t = LazyTensor::from_f32(&[2], &[1.0, 65520.0]).cast(DType::F16);
+        assert_eq!(
+            t.bytes().unwrap_err(),
+            WeightError::Overflow {
+                value: 65520.0,
+                index: 1,
+                dtype: DType::F16
+            }
+        );
+        // 2049 lies between 2048 and 2050; the even mantissa is 2048.
+        let t = LazyTensor::from_f32(&[2], &[2049.0, 65519.0]).cast(DType::F16);
+        assert_eq!(t.to_f32().unwrap(), [2048.0, 65504.0]);
+    }
+
+    #[test]
+    fn absent_data_is_an_error() {
+        let t = LazyTensor::absent(DType::F32, &[2]);
+        assert_eq!(t.bytes().unwrap_err(), WeightError::Absent);
+    }
+}
