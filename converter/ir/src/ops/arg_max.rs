@@ -66,7 +66,9 @@ fn first_maxima<T: Copy + PartialOrd>(x: &[T], size: usize, inner: usize) -> Vec
         }
         best as i64
     };
-    blocks.flat_map(|b| (0..inner).map(move |i| search(b, i))).collect()
+    blocks
+        .flat_map(|b| (0..inner).map(move |i| search(b, i)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -77,7 +79,10 @@ mod tests {
     #[test]
     fn the_first_of_equal_maxima_is_found() {
         // CLIP pads with its end token, the largest id: the first one ends the prompt.
-        let ids = Tensor::int(&[2, 4], vec![49406, 320, 49407, 49407, 49406, 49407, 49407, 49407]);
+        let ids = Tensor::int(
+            &[2, 4],
+            vec![49406, 320, 49407, 49407, 49406, 49407, 49407, 49407],
+        );
         let y = ArgMax { axis: 1 }.eval(&[&ids]);
         assert_eq!(y, Tensor::int(&[2], vec![2, 1]));
     }
@@ -93,6 +98,9 @@ mod tests {
     fn an_empty_axis_is_refused() {
         let x = TensorType::new(DType::F32, Shape::batched(&[0]));
         let error = ArgMax { axis: 1 }.infer(&[&x]).unwrap_err().to_string();
-        assert_eq!(error, "operand 0 must have shape with an element along axis 1, has [N,0]");
+        assert_eq!(
+            error,
+            "operand 0 must have shape with an element along axis 1, has [N,0]"
+        );
     }
 }

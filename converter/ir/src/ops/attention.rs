@@ -158,7 +158,13 @@ impl Attention {
             shape.extend([Dim::Fixed(self.heads), Dim::Fixed(channels / self.heads)]);
         }
         let heads = graph.add(Reshape { shape }, &[x], name)?;
-        graph.add(Transpose { perm: perm.to_vec() }, &[heads], name)
+        graph.add(
+            Transpose {
+                perm: perm.to_vec(),
+            },
+            &[heads],
+            name,
+        )
     }
 }
 
@@ -198,7 +204,11 @@ mod tests {
     #[test]
     fn heads_attend_on_their_own() {
         let [q, k, v] = tensors();
-        let y = Attention { heads: 2, scale: 0.5 }.eval(&[&q, &k, &v]);
+        let y = Attention {
+            heads: 2,
+            scale: 0.5,
+        }
+        .eval(&[&q, &k, &v]);
         let first = [0.732_334_1, 1.732_334, 2.667_832, 3.667_832];
         let second = [0.800_716, 1.800_716, 3.548_137, 4.548_137];
         assert_near(&y, [first, second].concat().try_into().unwrap());
@@ -208,7 +218,11 @@ mod tests {
     fn the_mask_is_added_to_the_logits() {
         let [q, k, v] = tensors();
         let mask = Tensor::float(&[2, 3], vec![0.0, -1.0, -10000.0, 0.5, 0.0, 1.0]);
-        let y = Attention { heads: 2, scale: 0.5 }.eval(&[&q, &k, &v, &mask]);
+        let y = Attention {
+            heads: 2,
+            scale: 0.5,
+        }
+        .eval(&[&q, &k, &v, &mask]);
         let first = [1.729_702, 2.729_702, 4.510_163, 5.510_163];
         let second = [0.237_954_5, 1.237_954, 2.776_812, 3.776_812];
         assert_near(&y, [first, second].concat().try_into().unwrap());
@@ -219,23 +233,37 @@ mod tests {
         // Cross-attention of SD v1's first level: 4096 positions, 77 tokens, 320 channels.
         let q = TensorType::new(DType::F32, Shape::batched(&[4096, 320]));
         let k = TensorType::new(DType::F32, Shape::batched(&[77, 320]));
-        let op = Attention { heads: 8, scale: 0.158 };
+        let op = Attention {
+            heads: 8,
+            scale: 0.158,
+        };
         assert_eq!(op.macs(&[&q, &k, &k], &q), 2 * 4096 * 77 * 320);
     }
 
     #[test]
     fn refused_operands_are_named() {
-        let op = Attention { heads: 2, scale: 1.0 };
+        let op = Attention {
+            heads: 2,
+            scale: 1.0,
+        };
         let ty = |s| TensorType::new(DType::F32, s);
         let (q, k) = (ty(Shape::batched(&[5, 8])), ty(Shape::batched(&[3, 8])));
-        let message = |op: &Attention, types: &[&TensorType]| {
-            op.infer(types).unwrap_err().to_string()
-        };
+        let message =
+            |op: &Attention, types: &[&TensorType]| op.infer(types).unwrap_err().to_string();
         assert_eq!(
-            message(&Attention { heads: 3, scale: 1.0 }, &[&q, &k, &k]),
+            message(
+                &Attention {
+                    heads: 3,
+                    scale: 1.0
+                },
+                &[&q, &k, &k]
+            ),
             "attribute heads is 3, which does not divide 8 channels"
         );
-        assert_eq!(message(&op, &[&q, &k, &q]), "operand 2 must have shape [N,3,8], has [N,5,8]");
+        assert_eq!(
+            message(&op, &[&q, &k, &q]),
+            "operand 2 must have shape [N,3,8], has [N,5,8]"
+        );
         assert_eq!(
             message(&op, &[&q, &k, &k, &ty(Shape::fixed(&[3, 5]))]),
             "operand 3 must have shape that broadcasts to [N,2,5,3], has [3,5]"

@@ -95,6 +95,9 @@ mod tests {
         let message = "operand 0 must be an integer or bool to become i32, is f32";
         assert_eq!(error.to_string(), message);
         let error = Cast { to: DType::Bool }.infer(&[&float]).unwrap_err();
-        assert_eq!(error.to_string(), "attribute to must be a float or an integer, is bool");
+        assert_eq!(
+            error.to_string(),
+            "attribute to must be a float or an integer, is bool"
+        );
     }
 }

@@ -98,14 +98,16 @@ mod tests {
     fn refused_operands_are_named() {
         let a = TensorType::new(DType::F32, Shape::batched(&[2, 3]));
         let b = TensorType::new(DType::F32, Shape::batched(&[2, 4]));
-        let message = |axis, types: &[&TensorType]| {
-            Concat { axis }.infer(types).unwrap_err().to_string()
-        };
+        let message =
+            |axis, types: &[&TensorType]| Concat { axis }.infer(types).unwrap_err().to_string();
         assert_eq!(
             message(1, &[&a, &b]),
             "operand 1 must have shape [N,2,3] except along axis 1, has [N,2,4]"
         );
-        assert_eq!(message(3, &[&a, &a]), "attribute axis is 3, but operand 0 has rank 3");
+        assert_eq!(
+            message(3, &[&a, &a]),
+            "attribute axis is 3, but operand 0 has rank 3"
+        );
         assert_eq!(
             message(0, &[&a, &a]),
             "operand 0 must have shape with a fixed size along axis 0, has [N,2,3]"

@@ -36,11 +36,14 @@ mod tests {
     #[test]
     fn known_angles() {
         // math.cos of Python
-        let x = Tensor::float(&[5], vec![0.0, 0.5, -1.0, 2.0, 3.1415927]);
-        let expected = [1.0, 0.87758256, 0.54030231, -0.41614684, -1.0];
+        let x = Tensor::float(&[5], vec![0.0, 0.5, -1.0, 2.0, 3.0]);
+        let expected = [1.0, 0.87758256, 0.54030231, -0.41614684, -0.989_992_5];
         let y = Cos {}.eval(&[&x]);
         for (y, e) in y.floats().iter().zip(expected) {
-            assert!((y - e).abs() <= 1e-6 * f32::abs(e).max(1.0), "{y} is not {e}");
+            assert!(
+                (y - e).abs() <= 1e-6 * f32::abs(e).max(1.0),
+                "{y} is not {e}"
+            );
         }
     }
 }

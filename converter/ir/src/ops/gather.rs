@@ -133,8 +133,15 @@ mod tests {
         // numpy: np.take([[0, 1], [10, 11], [20, 21]], [[2, 0], [1, -1]], axis=0)
         let table = Tensor::int(&[3, 2], vec![0, 1, 10, 11, 20, 21]);
         let ids = Tensor::int(&[2, 2], vec![2, 0, 1, -1]);
-        let y = Gather { axis: 0, batch_dims: 0 }.eval(&[&table, &ids]);
-        assert_eq!(y, Tensor::int(&[2, 2, 2], vec![20, 21, 0, 1, 10, 11, 20, 21]));
+        let y = Gather {
+            axis: 0,
+            batch_dims: 0,
+        }
+        .eval(&[&table, &ids]);
+        assert_eq!(
+            y,
+            Tensor::int(&[2, 2, 2], vec![20, 21, 0, 1, 10, 11, 20, 21])
+        );
     }
 
     #[test]
@@ -142,7 +149,11 @@ mod tests {
         // torch: x[torch.arange(2), torch.tensor([1, 0])] for x = arange(8).view(2, 2, 2)
         let x = Tensor::int(&[2, 2, 2], (0..8).collect());
         let at = Tensor::int(&[2], vec![1, 0]);
-        let y = Gather { axis: 1, batch_dims: 1 }.eval(&[&x, &at]);
+        let y = Gather {
+            axis: 1,
+            batch_dims: 1,
+        }
+        .eval(&[&x, &at]);
         assert_eq!(y, Tensor::int(&[2, 2], vec![2, 3, 4, 5]));
     }
 
@@ -151,7 +162,11 @@ mod tests {
         // numpy: np.take(np.arange(6).reshape(2, 3), [2, 0], axis=1)
         let x = Tensor::int(&[2, 3], (0..6).collect());
         let at = Tensor::int(&[2], vec![2, 0]);
-        let y = Gather { axis: 1, batch_dims: 0 }.eval(&[&x, &at]);
+        let y = Gather {
+            axis: 1,
+            batch_dims: 0,
+        }
+        .eval(&[&x, &at]);
         assert_eq!(y, Tensor::int(&[2, 2], vec![2, 0, 5, 3]));
     }
 
@@ -159,7 +174,11 @@ mod tests {
     fn an_index_outside_shows_in_the_result() {
         let x = Tensor::float(&[2], vec![1.0, 2.0]);
         let at = Tensor::int(&[3], vec![2, -3, 1]);
-        let y = Gather { axis: 0, batch_dims: 0 }.eval(&[&x, &at]);
+        let y = Gather {
+            axis: 0,
+            batch_dims: 0,
+        }
+        .eval(&[&x, &at]);
         assert!(y.floats()[0].is_nan() && y.floats()[1].is_nan());
         assert_eq!(y.floats()[2], 2.0);
     }
@@ -169,9 +188,15 @@ mod tests {
         let x = TensorType::new(DType::F32, Shape::batched(&[7, 4]));
         let at = TensorType::new(DType::I32, Shape::fixed(&[2]));
         let message = |axis, batch_dims, types: &[&TensorType]| {
-            Gather { axis, batch_dims }.infer(types).unwrap_err().to_string()
+            Gather { axis, batch_dims }
+                .infer(types)
+                .unwrap_err()
+                .to_string()
         };
-        assert_eq!(message(1, 0, &[&x, &x]), "operand 1 must be an integer, is f32");
+        assert_eq!(
+            message(1, 0, &[&x, &x]),
+            "operand 1 must be an integer, is f32"
+        );
         assert_eq!(
             message(1, 1, &[&x, &at]),
             "operand 1 must have shape with leading [N] like operand 0, has [2]"
@@ -180,6 +205,9 @@ mod tests {
             message(0, 1, &[&x, &at]),
             "attribute batch_dims is 1, must be 0 or 1 and not above axis 0"
         );
-        assert_eq!(message(3, 0, &[&x, &at]), "attribute axis is 3, but operand 0 has rank 3");
+        assert_eq!(
+            message(3, 0, &[&x, &at]),
+            "attribute axis is 3, but operand 0 has rank 3"
+        );
     }
 }

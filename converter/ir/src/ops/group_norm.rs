@@ -108,7 +108,11 @@ mod tests {
         let x = Tensor::float(&[1, 2, 2, 2], x);
         let scale = Tensor::float(&[2], vec![1.0, 2.0]);
         let bias = Tensor::float(&[2], vec![0.0, -1.0]);
-        let y = GroupNorm { groups, epsilon: 1e-5 }.eval(&[&x, &scale, &bias]);
+        let y = GroupNorm {
+            groups,
+            epsilon: 1e-5,
+        }
+        .eval(&[&x, &scale, &bias]);
         for (y, e) in y.floats().iter().zip(expected) {
             assert!((y - e).abs() < 1e-5, "{y} is not {e}");
         }
@@ -132,14 +136,23 @@ mod tests {
     fn refused_operands_are_named() {
         let ty = |s| TensorType::new(DType::F32, Shape::fixed(s));
         let message = |groups, types: &[&TensorType]| {
-            GroupNorm { groups, epsilon: 1e-5 }.infer(types).unwrap_err().to_string()
+            GroupNorm {
+                groups,
+                epsilon: 1e-5,
+            }
+            .infer(types)
+            .unwrap_err()
+            .to_string()
         };
         let (x, row) = (ty(&[1, 6, 2, 2]), ty(&[6]));
         assert_eq!(
             message(4, &[&x, &row, &row]),
             "attribute groups is 4, which does not divide 6 channels"
         );
-        assert_eq!(message(2, &[&x, &ty(&[3]), &row]), "operand 1 must have shape [6], has [3]");
+        assert_eq!(
+            message(2, &[&x, &ty(&[3]), &row]),
+            "operand 1 must have shape [6], has [3]"
+        );
         assert_eq!(
             message(2, &[&row, &row, &row]),
             "operand 0 must have shape [N,C,H,W], has [6]"

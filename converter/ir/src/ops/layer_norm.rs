@@ -74,7 +74,11 @@ operator! {
 pub(super) fn moments(x: &[f32], epsilon: f32) -> (f64, f64) {
     let n = x.len() as f64;
     let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+    let variance = x
+        .iter()
+        .map(|&v| (f64::from(v) - mean).powi(2))
+        .sum::<f64>()
+        / n;
     (mean, 1.0 / (variance + f64::from(epsilon)).sqrt())
 }
 

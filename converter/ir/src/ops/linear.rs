@@ -99,7 +99,10 @@ mod tests {
     #[test]
     fn multiply_adds_are_counted() {
         let ty = |s| TensorType::new(DType::F32, s);
-        let (x, weight) = (ty(Shape::batched(&[77, 768])), ty(Shape::fixed(&[3072, 768])));
+        let (x, weight) = (
+            ty(Shape::batched(&[77, 768])),
+            ty(Shape::fixed(&[3072, 768])),
+        );
         let y = Linear {}.infer(&[&x, &weight]).unwrap();
         assert_eq!(Linear {}.macs(&[&x, &weight], &y), 77 * 768 * 3072);
     }

@@ -156,7 +156,9 @@ mod tests {
         // Σₖ (i+k)(k-j) over small integers is exact in f32, whatever the order.
         let (m, k, p) = (70, 33, 65);
         let a: Vec<f32> = (0..m * k).map(|i| (i / k + i % k) as f32).collect();
-        let b: Vec<f32> = (0..k * p).map(|i| (i / p) as f32 - (i % p) as f32).collect();
+        let b: Vec<f32> = (0..k * p)
+            .map(|i| (i / p) as f32 - (i % p) as f32)
+            .collect();
         let y = MatMul {}.eval(&[&Tensor::float(&[m, k], a), &Tensor::float(&[k, p], b)]);
         for i in 0..m {
             for j in 0..p {
@@ -177,9 +179,8 @@ mod tests {
     #[test]
     fn refused_operands_are_named() {
         let ty = |s| TensorType::new(DType::F32, s);
-        let message = |a: Shape, b: Shape| {
-            MatMul {}.infer(&[&ty(a), &ty(b)]).unwrap_err().to_string()
-        };
+        let message =
+            |a: Shape, b: Shape| MatMul {}.infer(&[&ty(a), &ty(b)]).unwrap_err().to_string();
         assert_eq!(
             message(Shape::fixed(&[2, 3]), Shape::fixed(&[4, 2])),
             "operand 1 must have shape […,3,P], has [4,2]"

@@ -66,7 +66,10 @@ mod tests {
     #[test]
     fn the_batch_follows_from_the_elements() {
         let x = Tensor::int(&[3, 4], (0..12).collect());
-        let y = Reshape { shape: Shape::batched(&[2, 2]).0 }.eval(&[&x]);
+        let y = Reshape {
+            shape: Shape::batched(&[2, 2]).0,
+        }
+        .eval(&[&x]);
         assert_eq!(y, Tensor::int(&[3, 2, 2], (0..12).collect()));
     }
 
@@ -74,7 +77,10 @@ mod tests {
     fn shapes_that_do_not_fit_are_refused() {
         let message = |from: Shape, to: Shape| {
             let x = TensorType::new(DType::F32, from);
-            Reshape { shape: to.0 }.infer(&[&x]).unwrap_err().to_string()
+            Reshape { shape: to.0 }
+                .infer(&[&x])
+                .unwrap_err()
+                .to_string()
         };
         assert_eq!(
             message(Shape::fixed(&[2, 3]), Shape::fixed(&[4])),

@@ -42,10 +42,13 @@ mod tests {
     fn known_values() {
         // 1 / (1 + math.exp(-x)) of Python
         let x = Tensor::float(&[4], vec![0.0, 1.0, -2.0, 10.0]);
-        let expected = [0.5, 0.73105858, 0.11920292, 0.9999546];
+        let expected = [0.5, 0.731_058_6, 0.11920292, 0.9999546];
         let y = Sigmoid {}.eval(&[&x]);
         for (y, e) in y.floats().iter().zip(expected) {
-            assert!((y - e).abs() <= 1e-6 * f32::abs(e).max(1.0), "{y} is not {e}");
+            assert!(
+                (y - e).abs() <= 1e-6 * f32::abs(e).max(1.0),
+                "{y} is not {e}"
+            );
         }
     }
 

@@ -37,10 +37,13 @@ mod tests {
     fn known_angles() {
         // math.sin of Python
         let x = Tensor::float(&[4], vec![0.0, 0.5, -1.0, 2.0]);
-        let expected = [0.0, 0.47942554, -0.84147098, 0.90929743];
+        let expected = [0.0, 0.47942554, -0.84147098, 0.909_297_4];
         let y = Sin {}.eval(&[&x]);
         for (y, e) in y.floats().iter().zip(expected) {
-            assert!((y - e).abs() <= 1e-6 * f32::abs(e).max(1.0), "{y} is not {e}");
+            assert!(
+                (y - e).abs() <= 1e-6 * f32::abs(e).max(1.0),
+                "{y} is not {e}"
+            );
         }
     }
 }

@@ -61,7 +61,9 @@ operator! {
 fn cut<T: Copy>(x: &[T], block: usize, kept: std::ops::Range<usize>) -> Vec<T> {
     // An empty tensor has no block; the length 1 only keeps `chunks` defined.
     let blocks = x.chunks_exact(block.max(1));
-    blocks.flat_map(|b| b[kept.clone()].iter().copied()).collect()
+    blocks
+        .flat_map(|b| b[kept.clone()].iter().copied())
+        .collect()
 }
 
 #[cfg(test)]
@@ -73,7 +75,12 @@ mod tests {
     fn a_range_of_columns_is_kept() {
         // numpy: np.arange(8).reshape(2, 4)[:, 1:3]
         let x = Tensor::int(&[2, 4], (0..8).collect());
-        let y = Slice { axis: 1, start: 1, end: 3 }.eval(&[&x]);
+        let y = Slice {
+            axis: 1,
+            start: 1,
+            end: 3,
+        }
+        .eval(&[&x]);
         assert_eq!(y, Tensor::int(&[2, 2], vec![1, 2, 5, 6]));
     }
 
@@ -81,10 +88,22 @@ mod tests {
     fn ranges_outside_are_refused() {
         let x = TensorType::new(DType::F32, Shape::batched(&[4]));
         let message = |axis, start, end| {
-            Slice { axis, start, end }.infer(&[&x]).unwrap_err().to_string()
+            Slice { axis, start, end }
+                .infer(&[&x])
+                .unwrap_err()
+                .to_string()
         };
-        assert_eq!(message(1, 0, 5), "attribute end is 5, but axis 1 has size 4");
-        assert_eq!(message(1, 2, 2), "attribute start is 2, not before the end 2");
-        assert_eq!(message(2, 0, 1), "attribute axis is 2, but operand 0 has rank 2");
+        assert_eq!(
+            message(1, 0, 5),
+            "attribute end is 5, but axis 1 has size 4"
+        );
+        assert_eq!(
+            message(1, 2, 2),
+            "attribute start is 2, not before the end 2"
+        );
+        assert_eq!(
+            message(2, 0, 1),
+            "attribute axis is 2, but operand 0 has rank 2"
+        );
     }
 }

@@ -91,6 +91,9 @@ mod tests {
     fn the_batch_is_refused() {
         let x = TensorType::new(DType::F32, Shape::batched(&[3]));
         let error = Softmax { axis: 0 }.infer(&[&x]).unwrap_err().to_string();
-        assert_eq!(error, "operand 0 must have shape with a fixed size along axis 0, has [N,3]");
+        assert_eq!(
+            error,
+            "operand 0 must have shape with a fixed size along axis 0, has [N,3]"
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::weight::LazyTensor;
 
 operator! {
     /// `(t[])` → `[1, dim]`, or `(t[N])` → `[N, dim]`. Operand and result are f32 in a graph of any precision: in f16
-    /// the angles of late timesteps would be off by whole turns.
+    /// the angle of a late timestep would be off by up to a quarter radian.
     TimestepEmbedding {
         /// Width of the embedding; even.
         dim: usize,
@@ -129,7 +129,13 @@ mod tests {
 
     fn embed(dim: usize, flip_sin_to_cos: bool, freq_shift: f32, t: &Tensor) -> Tensor {
         let max_period = 10000.0;
-        TimestepEmbedding { dim, flip_sin_to_cos, freq_shift, max_period }.eval(&[t])
+        TimestepEmbedding {
+            dim,
+            flip_sin_to_cos,
+            freq_shift,
+            max_period,
+        }
+        .eval(&[t])
     }
 
     fn assert_near(y: &Tensor, expected: &[f32]) {
@@ -160,15 +166,32 @@ mod tests {
     fn attributes_that_give_no_frequencies_are_refused() {
         let t = TensorType::new(DType::F32, Shape::fixed(&[]));
         let message = |dim, freq_shift, max_period, t: &TensorType| {
-            let op = TimestepEmbedding { dim, flip_sin_to_cos: true, freq_shift, max_period };
+            let op = TimestepEmbedding {
+                dim,
+                flip_sin_to_cos: true,
+                freq_shift,
+                max_period,
+            };
             op.infer(&[t]).unwrap_err().to_string()
         };
-        assert_eq!(message(3, 0.0, 1e4, &t), "attribute dim is 3, must be even and not 0");
-        assert_eq!(message(2, 1.0, 1e4, &t), "attribute freq_shift is 1, must be below 1");
-        assert_eq!(message(2, 0.0, 0.0, &t), "attribute max_period is 0, must be positive");
+        assert_eq!(
+            message(3, 0.0, 1e4, &t),
+            "attribute dim is 3, must be even and not 0"
+        );
+        assert_eq!(
+            message(2, 1.0, 1e4, &t),
+            "attribute freq_shift is 1, must be below 1"
+        );
+        assert_eq!(
+            message(2, 0.0, 0.0, &t),
+            "attribute max_period is 0, must be positive"
+        );
         let half = TensorType::new(DType::F16, Shape::fixed(&[]));
         assert_eq!(message(2, 0.0, 1e4, &half), "operand 0 must be f32, is f16");
         let square = TensorType::new(DType::F32, Shape::fixed(&[2, 2]));
-        assert_eq!(message(2, 0.0, 1e4, &square), "operand 0 must have shape [] or [N], has [2,2]");
+        assert_eq!(
+            message(2, 0.0, 1e4, &square),
+            "operand 0 must have shape [] or [N], has [2,2]"
+        );
     }
 }

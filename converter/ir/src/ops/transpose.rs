@@ -72,7 +72,10 @@ mod tests {
     fn dimensions_change_places() {
         // numpy: np.arange(6).reshape(1, 2, 3).transpose(2, 0, 1)
         let x = Tensor::int(&[1, 2, 3], (0..6).collect());
-        let y = Transpose { perm: vec![2, 0, 1] }.eval(&[&x]);
+        let y = Transpose {
+            perm: vec![2, 0, 1],
+        }
+        .eval(&[&x]);
         assert_eq!(y, Tensor::int(&[3, 1, 2], vec![0, 3, 1, 4, 2, 5]));
     }
 
@@ -81,7 +84,10 @@ mod tests {
         let x = TensorType::new(DType::F32, Shape::batched(&[3]));
         for perm in [vec![0, 0], vec![0], vec![0, 2], vec![1, 0, 2]] {
             let problem = format!("attribute perm is {perm:?}, not an order of 2 dimensions");
-            assert_eq!(Transpose { perm }.infer(&[&x]).unwrap_err().to_string(), problem);
+            assert_eq!(
+                Transpose { perm }.infer(&[&x]).unwrap_err().to_string(),
+                problem
+            );
         }
     }
 }

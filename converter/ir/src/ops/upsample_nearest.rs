@@ -74,9 +74,15 @@ mod tests {
     fn no_scale_and_other_ranks_are_refused() {
         let x = TensorType::new(DType::F32, Shape::batched(&[3, 2, 2]));
         let flat = TensorType::new(DType::F32, Shape::batched(&[3]));
-        let error = UpsampleNearest { scale: 0 }.infer(&[&x]).unwrap_err().to_string();
+        let error = UpsampleNearest { scale: 0 }
+            .infer(&[&x])
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "attribute scale is 0, which makes no valid size");
-        let error = UpsampleNearest { scale: 2 }.infer(&[&flat]).unwrap_err().to_string();
+        let error = UpsampleNearest { scale: 2 }
+            .infer(&[&flat])
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "operand 0 must have shape [N,C,H,W], has [N,3]");
     }
 }

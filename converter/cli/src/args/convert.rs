@@ -1,0 +1,183 @@
+//! Arguments of `convert`, which a settings file may give as well.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Deserialize;
+use snapc_target::{AttentionForm, Interface, Precision};
+
+use super::{CheckpointArgs, Prediction, Size};
+
+const EXAMPLES: &str = "\
+Examples:
+  snapc convert stable-diffusion-v1-5 --target coreml -o out/coreml
+  snapc convert model.safetensors --target onnx --precision f32 -o out/onnx
+  snapc convert stable-diffusion-v1-5 --target coreml --dry-run
+
+Settings file (--config): the long flags of this command as keys, for example
+  target = \"coreml\"
+  output = \"out/coreml\"
+  min-ios = 17
+A flag wins over the file, the file over the default. Paths in it are relative to its folder.";
+
+/// Arguments of `convert`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ConvertArgs {
+    /// Diffusers folder (with model_index.json) or original single-file .safetensors
+    pub checkpoint: PathBuf,
+    /// Take what is not given here from this TOML file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What a settings file may give as well.
+    #[command(flatten)]
+    pub flags: ConvertFlags,
+    /// Check everything and tell what would be written, without writing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the graphs after this pass, in the IR's text form, on stderr
+    #[arg(long, value_name = "PASS")]
+    pub print_after: Option<String>,
+    /// Add the time of each pass to the report
+    #[arg(long)]
+    pub time_passes: bool,
+    /// Stop after this many passes have run, to find the one that matters
+    #[arg(long, value_name = "N")]
+    pub pass_limit: Option<usize>,
+}
+
+/// The part of `convert`'s arguments that a settings file may give as well; the names are the same.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct ConvertFlags {
+    /// What to write; `snapc targets list` tells more
+    #[arg(long, value_parser = crate::targets::parser())]
+    pub target: Option<String>,
+    /// Folder to write; refused when it exists, unless --force is given
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Element type of weights and activations [default: f16]
+    #[arg(long, value_parser = choice::<Precision>(Precision::ALL, Precision::name))]
+    #[serde(deserialize_with = "word")]
+    pub precision: Option<Precision>,
+    /// Number of denoising steps that the manifest plans [default: 8]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// Guidance scale that the manifest records [default: 7.5]
+    #[arg(long, value_name = "SCALE")]
+    pub guidance: Option<f32>,
+    /// Image size in pixels, N or HxW [default: the checkpoint's]
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<Size>,
+    /// Names and shapes of inputs and outputs: diffusers' or those of Apple's packages [default: plain]
+    #[arg(long, value_parser = choice::<Interface>(Interface::ALL, Interface::name))]
+    #[serde(deserialize_with = "word")]
+    pub interface: Option<Interface>,
+    /// Lowest iOS version that has to load the artifact: 16, 17 or 18 [default: 17]
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(16..=18))]
+    pub min_ios: Option<u32>,
+    /// How attention is written [default: auto]
+    #[arg(long, value_parser = choice::<AttentionForm>(AttentionForm::ALL, AttentionForm::name))]
+    #[serde(deserialize_with = "word")]
+    pub attention: Option<AttentionForm>,
+    /// Passes to run instead of the default ones, e.g. `fold-constants,cast-precision{to=f16}`
+    #[arg(long, value_name = "LIST")]
+    pub passes: Option<String>,
+    /// JSON file with the configurations (unet, vae, text_encoder, scheduler) of a single-file checkpoint
+    #[arg(long, value_name = "FILE")]
+    pub component_config: Option<PathBuf>,
+    /// What the UNet predicts, when the checkpoint does not say or says it wrongly
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub prediction_type: Option<Prediction>,
+    /// Write a Makefile rule that names the inputs of the artifact
+    #[arg(long, value_name = "FILE")]
+    pub depfile: Option<PathBuf>,
+    /// Replace an existing artifact
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl ConvertFlags {
+    /// These flags, and for those not given the ones of `other`.
+    pub fn or(self, other: ConvertFlags) -> ConvertFlags {
+        ConvertFlags {
+            target: self.target.or(other.target),
+            output: self.output.or(other.output),
+            precision: self.precision.or(other.precision),
+            steps: self.steps.or(other.steps),
+            guidance: self.guidance.or(other.guidance),
+            size: self.size.or(other.size),
+            interface: self.interface.or(other.interface),
+            min_ios: self.min_ios.or(other.min_ios),
+            attention: self.attention.or(other.attention),
+            passes: self.passes.or(other.passes),
+            component_config: self.component_config.or(other.component_config),
+            prediction_type: self.prediction_type.or(other.prediction_type),
+            depfile: self.depfile.or(other.depfile),
+            force: self.force || other.force,
+        }
+    }
+
+    /// How the checkpoint is read.
+    pub fn checkpoint(&self) -> CheckpointArgs {
+        CheckpointArgs {
+            size: self.size,
+            component_config: self.component_config.clone(),
+            prediction_type: self.prediction_type,
+        }
+    }
+}
+
+/// A parser of the words of a choice, so that help and completions list them.
+fn choice<T>(all: &'static [T], name: fn(T) -> &'static str) -> impl clap::builder::TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + std::str::FromStr + 'static,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(all.iter().map(|&v| name(v)))
+        .map(|word| word.parse::<T>().unwrap_or_else(|e| unreachable!("listed: {e}")))
+}
+
+/// Reads a word of a choice.
+fn word<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    let word = String::deserialize(deserializer)?;
+    word.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let flags = ConvertFlags {
+            steps: Some(4),
+            ..ConvertFlags::default()
+        };
+        let file = ConvertFlags {
+            steps: Some(20),
+            guidance: Some(1.0),
+            ..ConvertFlags::default()
+        };
+        let merged = flags.or(file);
+        assert_eq!((merged.steps, merged.guidance), (Some(4), Some(1.0)));
+    }
+
+    #[test]
+    fn value_enums_spell_as_in_files() {
+        for value in Prediction::value_variants() {
+            let shown = value.to_possible_value().expect("none is hidden");
+            let read: Prediction =
+                serde_json::from_value(serde_json::Value::from(shown.get_name())).unwrap();
+            assert_eq!(read, *value);
+        }
+    }
+}

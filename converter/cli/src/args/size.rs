@@ -1,0 +1,85 @@
+//! Image sizes on the command line.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+
+/// Height and width in pixels, written `512` or `512x768`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let (height, width) = word.split_once('x').unwrap_or((word, word));
+        let side = |s: &str| match s.parse::<usize>() {
+            Ok(n) if n > 0 => Ok(n),
+            _ => Err("expected a number of pixels such as 512, or HEIGHTxWIDTH such as 512x768"),
+        };
+        Ok(Size {
+            height: side(height)?,
+            width: side(width)?,
+        })
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.height, self.width)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SizeVisitor;
+
+        impl Visitor<'_> for SizeVisitor {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of pixels or \"HEIGHTxWIDTH\"")
+            }
+
+            fn visit_i64<E: Error>(self, n: i64) -> Result<Size, E> {
+                n.to_string().parse().map_err(E::custom)
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<Size, E> {
+                word.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(SizeVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_number_is_a_square() {
+        let square = Size {
+            height: 512,
+            width: 512,
+        };
+        assert_eq!("512".parse(), Ok(square));
+        let size: Size = "512x768".parse().unwrap();
+        assert_eq!((size.height, size.width), (512, 768));
+    }
+
+    #[test]
+    fn other_words_are_refused() {
+        for word in ["", "x", "0", "512x", "512x0", "-8", "5e2", "1x2x3"] {
+            assert!(word.parse::<Size>().is_err(), "{word}");
+        }
+    }
+}

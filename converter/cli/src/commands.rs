@@ -1,0 +1,28 @@
+//! The commands, one file each.
+
+mod convert;
+mod generate;
+mod inspect;
+mod passes;
+mod targets;
+mod verify;
+
+use crate::args::Command;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Runs a command and gives what the process ends with.
+///
+/// # Errors
+/// When the command could not do what it is for; a check that fails is no error but [`Exit::CheckFailed`].
+pub fn run(command: &Command, output: &Output) -> Result<Exit, Failure> {
+    match command {
+        Command::Convert(args) => convert::run(args, output),
+        Command::Inspect(args) => inspect::run(args, output),
+        Command::Verify(args) => verify::run(args, output),
+        Command::Passes { command } => passes::run(command, output),
+        Command::Targets { command } => targets::run(command, output),
+        Command::Generate { command } => generate::run(command, output),
+    }
+}

@@ -1,0 +1,153 @@
+//! `snapc convert`: checkpoint to artifact.
+
+mod report;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+use snapc_ir::Program;
+use snapc_target::manifest::{FILE_NAME, Manifest};
+use snapc_target::{EmitOptions, Progress, VerifiedProgram, schedule};
+
+use crate::args::ConvertArgs;
+use crate::commands::passes;
+use crate::depfile;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::progress::Bar;
+use crate::stages::{self, Clock, PassOptions};
+use crate::staging::{Staging, check_output};
+
+use report::{GraphReport, Report};
+use settings::Settings;
+
+/// Converts a checkpoint and reports what was made.
+///
+/// # Errors
+/// When anything stands in the way; nothing is left behind then.
+pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
+    let settings = Settings::resolve(args)?;
+    if let Some(name) = &args.print_after {
+        passes::find(name)?;
+    }
+    if let (Some(dir), false) = (&settings.output, args.dry_run) {
+        check_output(dir, settings.force)?;
+    }
+    let pipeline = stages::pipeline(settings.passes.as_deref(), settings.emit.precision)?;
+    let interrupt = Interrupt::install();
+    let mut clock = Clock::default();
+
+    let checkpoint = clock.time("open", || stages::open(&args.checkpoint, &settings.checkpoint))?;
+    for note in checkpoint.notes() {
+        output.note(&format!("note: {note}"));
+    }
+    output.detail(&format!("passes: {pipeline}"));
+    refuse_to_overwrite(settings.output.as_deref(), &args.checkpoint)?;
+    let program = clock.time("import", || checkpoint.import())?;
+    interrupt.check()?;
+    schedule::timesteps(&program.pipeline.scheduler, settings.emit.steps)
+        .map_err(|e| Failure::new(Exit::Usage, e).help("--steps sets the number of steps"))?;
+
+    let mut graphs = GraphReport::imported(&program);
+    let options = PassOptions {
+        print_after: args.print_after.as_deref(),
+        limit: args.pass_limit,
+    };
+    let print = |text: &str| output.dump(text);
+    let optimized = clock.time("passes", || stages::optimize(program, &pipeline, options, &interrupt, &print));
+    let (program, pass_reports) = optimized?;
+    GraphReport::add_optimized(&mut graphs, &program);
+    let emit = settings.emit_for(&program, args.pass_limit.is_some())?;
+    let program = clock.time("legalize", || stages::legalized(program, settings.target, &emit))?;
+    GraphReport::add_legalized(&mut graphs, &program);
+    interrupt.check()?;
+
+    let mut report = Report {
+        target: settings.target.name(),
+        precision: emit.precision.name(),
+        passes: pipeline.to_string(),
+        dry_run: args.dry_run,
+        output: settings.output.clone(),
+        graphs,
+        pass_reports: args.time_passes.then_some(pass_reports),
+        stages: Vec::new(),
+        files: 0,
+        bytes: settings.target.artifact_bytes(&program, &emit),
+    };
+    if !args.dry_run {
+        let bar = Bar::new(output.shows_progress(), interrupt);
+        let job = Job {
+            settings: &settings,
+            emit: &emit,
+            passes: &report.passes,
+            inputs: inputs(args, &settings)?,
+        };
+        let manifest = clock.time("emit", || job.write(&program, &bar))?;
+        report.files = manifest.files.len() + 1;
+        report.bytes = manifest.files.iter().map(|f| f.bytes).sum();
+    }
+    report.stages = clock.0;
+    output.result(&report.document(), || report.text())?;
+    Ok(Exit::Done)
+}
+
+/// What the writing of an artifact needs besides the program.
+struct Job<'a> {
+    settings: &'a Settings,
+    emit: &'a EmitOptions,
+    passes: &'a str,
+    inputs: Vec<PathBuf>,
+}
+
+impl Job<'_> {
+    /// Writes artifact, manifest and dependency file, and puts the artifact in its place.
+    fn write(&self, program: &Program, progress: &dyn Progress) -> Result<Manifest, Failure> {
+        let target = self.settings.target;
+        let dir = self.settings.required_output()?;
+        let verified = VerifiedProgram::new(program)?;
+        let staging = Staging::new(dir, self.settings.force)?;
+        let emitted = target.emit(&verified, self.emit, staging.folder(), progress)?;
+        let version = env!("CARGO_PKG_VERSION");
+        let manifest =
+            Manifest::new(version, target.name(), self.passes, self.emit, &program.pipeline, &emitted)?;
+        manifest.write(staging.folder())?;
+        if progress.cancelled() {
+            return Err(Failure::interrupted());
+        }
+        // Before the artifact is in place, so that a depfile that cannot be written leaves no artifact.
+        let Some(path) = &self.settings.depfile else {
+            staging.commit()?;
+            return Ok(manifest);
+        };
+        let rule = depfile::rule(&dir.join(FILE_NAME), &self.inputs);
+        std::fs::write(path, rule).map_err(|e| Failure::write(path, e))?;
+        staging.commit().inspect_err(|_| {
+            // The failure to commit is the one to report.
+            let _ = std::fs::remove_file(path);
+        })?;
+        Ok(manifest)
+    }
+}
+
+/// What the artifact is made from: the checkpoint and the files that the command line names.
+fn inputs(args: &ConvertArgs, settings: &Settings) -> Result<Vec<PathBuf>, Failure> {
+    let checkpoint = &args.checkpoint;
+    let mut files = depfile::files_of(checkpoint).map_err(|e| Failure::read(checkpoint, e))?;
+    files.extend(args.config.clone());
+    files.extend(settings.checkpoint.component_config.clone());
+    Ok(files)
+}
+
+/// Refuses an output that is the checkpoint or a folder around it, which `--force` would remove.
+fn refuse_to_overwrite(output: Option<&Path>, checkpoint: &Path) -> Result<(), Failure> {
+    let Some(dir) = output.and_then(|dir| dir.canonicalize().ok()) else {
+        return Ok(());
+    };
+    if checkpoint.canonicalize().is_ok_and(|path| path.starts_with(&dir)) {
+        return Err(Failure::usage(format!("the output folder '{}' holds the checkpoint", dir.display()))
+            .help("choose another -o"));
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! The report of a conversion.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use snapc_ir::Program;
+use snapc_ir::cost::{Cost, graph_cost};
+use snapc_passes::PassReport;
+
+use crate::table::{Table, bytes, count, seconds};
+
+/// A graph on its way.
+pub struct GraphReport {
+    name: String,
+    nodes_imported: usize,
+    nodes_optimized: usize,
+    nodes_legalized: usize,
+    /// Of the optimized graph.
+    cost: Cost,
+}
+
+impl GraphReport {
+    /// The graphs as imported.
+    pub fn imported(program: &Program) -> Vec<Self> {
+        let report = |graph: &snapc_ir::Graph| GraphReport {
+            name: graph.name().to_owned(),
+            nodes_imported: graph.nodes().len(),
+            nodes_optimized: 0,
+            nodes_legalized: 0,
+            cost: Cost::default(),
+        };
+        program.graphs.iter().map(report).collect()
+    }
+
+    /// Adds what the passes made of them.
+    pub fn add_optimized(reports: &mut [Self], program: &Program) {
+        for (report, graph) in reports.iter_mut().zip(&program.graphs) {
+            report.nodes_optimized = graph.nodes().len();
+            report.cost = graph_cost(graph);
+        }
+    }
+
+    /// Adds what the target takes.
+    pub fn add_legalized(reports: &mut [Self], program: &Program) {
+        for (report, graph) in reports.iter_mut().zip(&program.graphs) {
+            report.nodes_legalized = graph.nodes().len();
+        }
+    }
+
+    fn document(&self) -> Value {
+        json!({
+            "name": self.name,
+            "nodes": {
+                "imported": self.nodes_imported,
+                "optimized": self.nodes_optimized,
+                "legalized": self.nodes_legalized,
+            },
+            "parameters": self.cost.parameters,
+            "weight_bytes": self.cost.weight_bytes,
+            "macs": self.cost.macs,
+            "peak_activation_bytes": self.cost.peak_activation_bytes,
+        })
+    }
+
+    fn row(&self) -> [String; 8] {
+        [
+            self.name.clone(),
+            self.nodes_imported.to_string(),
+            self.nodes_optimized.to_string(),
+            self.nodes_legalized.to_string(),
+            count(self.cost.parameters),
+            bytes(self.cost.weight_bytes),
+            count(self.cost.macs),
+            bytes(self.cost.peak_activation_bytes),
+        ]
+    }
+}
+
+/// The report of a conversion.
+pub struct Report {
+    /// Target name.
+    pub target: &'static str,
+    /// Element type of weights and activations.
+    pub precision: &'static str,
+    /// The pipeline that ran.
+    pub passes: String,
+    /// Whether nothing was written.
+    pub dry_run: bool,
+    /// Where the artifact is or would be.
+    pub output: Option<PathBuf>,
+    /// The graphs in the order they run.
+    pub graphs: Vec<GraphReport>,
+    /// What each pass did, when that is wanted.
+    pub pass_reports: Option<Vec<PassReport>>,
+    /// Times of the stages.
+    pub stages: Vec<(&'static str, Duration)>,
+    /// Number of files written, manifest included.
+    pub files: usize,
+    /// Bytes of the files, manifest excluded; in a dry run an estimate.
+    pub bytes: u64,
+}
+
+impl Report {
+    /// The report as a document.
+    pub fn document(&self) -> Value {
+        let stages = self.stages.iter().map(|(name, time)| json!({ "name": name, "seconds": time.as_secs_f64() }));
+        let mut document = json!({
+            "command": "convert",
+            "target": self.target,
+            "precision": self.precision,
+            "passes": self.passes,
+            "dry_run": self.dry_run,
+            "output": self.output,
+            "graphs": self.graphs.iter().map(GraphReport::document).collect::<Vec<_>>(),
+            "stages": stages.collect::<Vec<_>>(),
+            "files": self.files,
+            "bytes": self.bytes,
+        });
+        if let Some(reports) = &self.pass_reports {
+            document["pass_reports"] = reports.iter().map(pass_document).collect();
+        }
+        document
+    }
+
+    /// The report as text.
+    pub fn text(&self) -> String {
+        let mut table = Table::new(&[
+            "graph", "imported", "optimized", "legalized", "parameters", "weights", "MACs", "peak",
+        ]);
+        for graph in &self.graphs {
+            table.row(graph.row());
+        }
+        let mut text = table.render();
+        if let Some(reports) = &self.pass_reports {
+            text.push('\n');
+            text.push_str(&pass_table(reports));
+        }
+        let stages = self.stages.iter().map(|(name, time)| format!("{name} {}", seconds(*time)));
+        text.push_str(&format!("\n{}\n", stages.collect::<Vec<_>>().join(", ")));
+        let output = self.output.as_ref().map(|dir| dir.display().to_string());
+        text.push_str(&match (self.dry_run, output) {
+            (false, output) => {
+                let output = output.unwrap_or_default();
+                format!("{output}: {} {}, {} files, {}\n", self.target, self.precision, self.files, bytes(self.bytes))
+            }
+            (true, Some(output)) => format!("dry run: would write {} to {output}\n", bytes(self.bytes)),
+            (true, None) => format!("dry run: would write {}\n", bytes(self.bytes)),
+        });
+        text
+    }
+}
+
+fn pass_table(reports: &[PassReport]) -> String {
+    let mut table = Table::new(&["pass", "run", "graph", "nodes before", "after", "time"]);
+    for report in reports {
+        table.row([
+            report.pass.to_owned(),
+            report.run.to_string(),
+            report.graph.clone(),
+            report.nodes.0.to_string(),
+            report.nodes.1.to_string(),
+            seconds(report.time),
+        ]);
+    }
+    table.render()
+}
+
+fn pass_document(report: &PassReport) -> Value {
+    let counts = report.counts.iter().map(|(what, n)| ((*what).to_owned(), Value::from(*n)));
+    json!({
+        "run": report.run,
+        "pass": report.pass,
+        "graph": report.graph,
+        "changed": report.changed,
+        "nodes": { "before": report.nodes.0, "after": report.nodes.1 },
+        "weights": { "before": report.weights.0, "after": report.weights.1 },
+        "counts": counts.collect::<serde_json::Map<_, _>>(),
+        "seconds": report.time.as_secs_f64(),
+    })
+}

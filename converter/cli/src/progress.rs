@@ -1,0 +1,67 @@
+//! A bar with the time left.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use snapc_target::Progress;
+
+use crate::interrupt::Interrupt;
+
+/// Shows how far the writing is, and stops it on Ctrl-C.
+pub struct Bar {
+    bar: ProgressBar,
+    interrupt: Interrupt,
+}
+
+impl Bar {
+    /// A bar, drawn on stderr when `visible`.
+    pub fn new(visible: bool, interrupt: Interrupt) -> Self {
+        let target = if visible {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let style = ProgressStyle::with_template(
+            "{msg} [{bar:32}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+        );
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        Bar { bar, interrupt }
+    }
+}
+
+impl Progress for Bar {
+    fn start(&self, stage: &str, total_bytes: u64) {
+        self.bar.reset();
+        self.bar.set_length(total_bytes);
+        self.bar.set_message(stage.to_owned());
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.interrupt.is_set()
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_cancels() {
+        let interrupt = Interrupt::default();
+        let bar = Bar::new(false, interrupt.clone());
+        bar.start("unet", 10);
+        bar.advance(4);
+        assert_eq!((bar.bar.position(), bar.cancelled()), (4, false));
+        interrupt.set();
+        assert!(bar.cancelled());
+    }
+}

@@ -1,0 +1,176 @@
+//! The diffusers layout: `model_index.json` and one folder per component.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::StoredPipeline;
+use super::component::{Component, component_weights};
+use crate::ImportOptions;
+use crate::config::{
+    ConfigReader, TextEncoderConfig, UnetConfig, VaeConfig, parse_object, read_scheduler,
+};
+use crate::error::ImportError;
+
+/// Tokenizer files that a CLIP tokenizer cannot do without.
+const TOKENIZER: [&str; 2] = ["vocab.json", "merges.txt"];
+/// Tokenizer files that go along when they are there.
+const TOKENIZER_EXTRAS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+
+/// Opens a diffusers folder.
+///
+/// # Errors
+/// When a file is missing or wrong, or a configuration is not supported.
+pub(crate) fn open_folder(
+    path: &Path,
+    options: &ImportOptions,
+) -> Result<StoredPipeline, ImportError> {
+    let folder = Folder { path };
+    let mut files = BTreeMap::new();
+    let index = folder.json(
+        "model_index.json",
+        "a diffusers pipeline has one",
+        &mut files,
+    )?;
+    check_classes(&index)?;
+    let mut config = |component: Component| {
+        let name = format!("{}/config.json", component.folder());
+        let map = folder.json(&name, "download the whole pipeline folder", &mut files)?;
+        Ok::<_, ImportError>((name, map))
+    };
+    let (name, map) = config(Component::TextEncoder)?;
+    let text_encoder = TextEncoderConfig::read(&name, &map)?;
+    let (unet_config_name, map) = config(Component::Unet)?;
+    let unet = UnetConfig::read(&unet_config_name, &map)?;
+    let (name, map) = config(Component::Vae)?;
+    let vae = VaeConfig::read(&name, &map)?;
+    let name = "scheduler/scheduler_config.json";
+    let mut map = folder.json(name, "download the whole pipeline folder", &mut files)?;
+    let scheduler = read_scheduler(name, &map, options.prediction_type)?;
+    if let Some(kind) = options.prediction_type {
+        map.insert("prediction_type".to_owned(), kind.name().into());
+        files.insert(name.to_owned(), super::single_file_config::to_json(&map));
+    }
+    let mut notes = Vec::new();
+    folder.tokenizer(&index, &mut files, &mut notes)?;
+    let mut weights = |component| component_weights(&folder, component, &mut notes);
+    Ok(StoredPipeline {
+        text_encoder_weights: Box::new(weights(Component::TextEncoder)?),
+        unet_weights: Box::new(weights(Component::Unet)?),
+        vae_weights: Box::new(weights(Component::Vae)?),
+        text_encoder,
+        unet,
+        unet_config_name,
+        vae,
+        scheduler,
+        strays: Vec::new(),
+        files,
+        notes,
+    })
+}
+
+/// Refuses pipelines of other architectures by the classes that `model_index.json` names.
+fn check_classes(index: &Map<String, Value>) -> Result<(), ImportError> {
+    let file = "model_index.json";
+    let r = ConfigReader::new(file, index);
+    let class = |key: &str| {
+        index
+            .get(key)
+            .and_then(|v| v.get(1))
+            .and_then(Value::as_str)
+    };
+    for (key, supported) in [
+        ("text_encoder", "CLIPTextModel"),
+        ("unet", "UNet2DConditionModel"),
+        ("vae", "AutoencoderKL"),
+    ] {
+        if class(key) != Some(supported) {
+            return Err(r.unsupported(key, format!("{supported} (Stable Diffusion 1.x and 2.x)")));
+        }
+    }
+    if class("text_encoder_2").is_some() {
+        return Err(r.unsupported(
+            "text_encoder_2",
+            "one text encoder (Stable Diffusion 1.x and 2.x)",
+        ));
+    }
+    Ok(())
+}
+
+/// A pipeline folder.
+pub(super) struct Folder<'a> {
+    path: &'a Path,
+}
+
+impl Folder<'_> {
+    /// The path of a file named relative to the folder.
+    pub(super) fn at(&self, name: &str) -> PathBuf {
+        name.split('/')
+            .fold(self.path.to_owned(), |path, part| path.join(part))
+    }
+
+    /// The bytes of a file, when there is one.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, ImportError> {
+        let path = self.at(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ImportError::Io { path, source }),
+        }
+    }
+
+    /// A JSON object, whose bytes are kept among the pipeline's files.
+    fn json(
+        &self,
+        name: &str,
+        hint: &str,
+        files: &mut BTreeMap<String, Vec<u8>>,
+    ) -> Result<Map<String, Value>, ImportError> {
+        let bytes = self.read(name)?.ok_or_else(|| ImportError::MissingFile {
+            file: name.to_owned(),
+            hint: hint.to_owned(),
+        })?;
+        let map = parse_object(name, &bytes)?;
+        files.insert(name.to_owned(), bytes);
+        Ok(map)
+    }
+
+    fn tokenizer(
+        &self,
+        index: &Map<String, Value>,
+        files: &mut BTreeMap<String, Vec<u8>>,
+        notes: &mut Vec<String>,
+    ) -> Result<(), ImportError> {
+        let named = index
+            .get("tokenizer")
+            .and_then(|v| v.get(1))
+            .is_some_and(Value::is_string);
+        if !named {
+            notes.push(
+                "model_index.json names no tokenizer: the artifact will have none".to_owned(),
+            );
+            return Ok(());
+        }
+        for name in TOKENIZER.iter().chain(&TOKENIZER_EXTRAS) {
+            let name = format!("tokenizer/{name}");
+            if let Some(bytes) = self.read(&name)? {
+                files.insert(name, bytes);
+            }
+        }
+        let needed = TOKENIZER.map(|name| format!("tokenizer/{name}"));
+        match needed.into_iter().find(|name| !files.contains_key(name)) {
+            None => Ok(()),
+            Some(file) => Err(ImportError::MissingFile {
+                file,
+                hint: "model_index.json names a tokenizer; download its vocab.json and merges.txt"
+                    .to_owned(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Other spellings of a checkpoint give the same program, and settings have the effect they have in diffusers.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod checkpoint_copy;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use checkpoint_copy::CheckpointCopy;
+use serde_json::json;
+use snapc_import::{ImportOptions, open};
+use snapc_ir::{Graph, PredictionType, Program, Tensor, eval, text};
+
+const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
+const TEXT: &str = "text_encoder/model.safetensors";
+
+/// The text form of all graphs, and every weight's elements.
+fn content(program: &Program) -> (Vec<String>, Vec<Vec<f32>>) {
+    let weights = program.graphs.iter().flat_map(Graph::weights);
+    let floats = weights
+        .filter(|w| w.is_parameter)
+        .map(|w| w.tensor.to_f32().unwrap());
+    (
+        program.graphs.iter().map(text::print).collect(),
+        floats.collect(),
+    )
+}
+
+#[test]
+fn older_keys_of_the_vae_attention_and_of_the_text_tower() {
+    let lean = CheckpointCopy::of("variants/lean");
+    let expected = content(&lean.import().unwrap());
+    lean.edit_weights(VAE, |w| {
+        for (new, old) in [
+            ("to_q", "query"),
+            ("to_k", "key"),
+            ("to_v", "value"),
+            ("to_out.0", "proj_attn"),
+        ] {
+            for part in ["weight", "bias"] {
+                let path = "decoder.mid_block.attentions.0";
+                let mut tensor = w.remove(&format!("{path}.{new}.{part}")).unwrap();
+                if part == "weight" {
+                    tensor.1.extend([1, 1]);
+                }
+                w.insert(format!("{path}.{old}.{part}"), tensor);
+            }
+        }
+    });
+    lean.edit_weights(TEXT, |w| {
+        let renamed = std::mem::take(w).into_iter();
+        let inner = |key: String| key.strip_prefix("text_model.").unwrap().to_owned();
+        *w = renamed.map(|(key, tensor)| (inner(key), tensor)).collect();
+    });
+    assert_eq!(content(&lean.import().unwrap()), expected);
+}
+
+#[test]
+fn the_fp16_variant_stands_in_with_a_note() {
+    let tiny = CheckpointCopy::of("tiny");
+    let expected = content(&tiny.import().unwrap());
+    for component in ["unet/diffusion_pytorch_model", "text_encoder/model"] {
+        let at = |ending: &str| tiny.file(&format!("{component}.{ending}"));
+        fs::rename(at("safetensors"), at("fp16.safetensors")).unwrap();
+    }
+    let checkpoint = open(&tiny.path, &ImportOptions::default()).unwrap();
+    assert_eq!(
+        checkpoint.notes(),
+        [
+            "read the fp16 variant text_encoder/model.fp16.safetensors",
+            "read the fp16 variant unet/diffusion_pytorch_model.fp16.safetensors",
+        ]
+    );
+    assert_eq!(content(&checkpoint.import().unwrap()), expected);
+}
+
+#[test]
+fn the_pooled_state_is_that_of_the_first_end_of_text() {
+    let lean = CheckpointCopy::of("variants/lean");
+    lean.set("text_encoder/config.json", "eos_token_id", json!(7));
+    let program = lean.import().unwrap();
+    let mut ids = vec![9i64; 2 * 77];
+    ids[10] = 7;
+    ids[20] = 7;
+    ids[77 + 30] = 7;
+    let inputs = BTreeMap::from([("input_ids".to_owned(), Tensor::int(&[2, 77], ids))]);
+    let outputs = eval::run(program.graph("text_encoder").unwrap(), &inputs).unwrap();
+    let (hidden, pooled) = (&outputs["last_hidden_state"], &outputs["pooler_output"]);
+    let width = hidden.shape[2];
+    let row = |batch: usize, token: usize| {
+        let start = (batch * 77 + token) * width;
+        &hidden.floats()[start..start + width]
+    };
+    assert_eq!(pooled.floats(), [row(0, 10), row(1, 30)].concat());
+}
+
+#[test]
+fn the_prediction_type_asked_for_stands_in_the_artifact_too() {
+    let lean = CheckpointCopy::of("variants/lean");
+    let options = ImportOptions {
+        prediction_type: Some(PredictionType::VPrediction),
+        ..ImportOptions::default()
+    };
+    let pipeline = open(&lean.path, &options)
+        .unwrap()
+        .import()
+        .unwrap()
+        .pipeline;
+    assert_eq!(
+        pipeline.scheduler.prediction_type,
+        PredictionType::VPrediction
+    );
+    let config = &pipeline.files["scheduler/scheduler_config.json"];
+    let config: serde_json::Value = serde_json::from_slice(config).unwrap();
+    assert_eq!(config["prediction_type"], "v_prediction");
+}
+
+#[test]
+fn what_a_2x_single_file_predicts_is_said() {
+    let sd2 = CheckpointCopy::of("variants/ldm_sd2.safetensors");
+    let notes = |prediction_type| {
+        let options = ImportOptions {
+            prediction_type,
+            ..ImportOptions::default()
+        };
+        open(&sd2.path, &options).unwrap().notes().concat()
+    };
+    assert!(notes(None).contains("taking v_prediction at 768 px"));
+    assert!(notes(Some(PredictionType::Epsilon)).contains("taking epsilon as asked at 512 px"));
+}
+
+#[test]
+fn a_centred_sample_is_doubled_and_lowered_by_one() {
+    let lean = CheckpointCopy::of("variants/lean");
+    let run = |map: fn(f32) -> f32| {
+        let program = lean.import().unwrap();
+        let unet = program.graph("unet").unwrap();
+        let inputs = unet.inputs().iter().map(|input| {
+            let shape = unet.ty(input.value).shape.bind(1);
+            let n = shape.iter().product::<usize>();
+            let mut data: Vec<f32> = (0..n).map(|i| (i % 32) as f32 / 32.0).collect();
+            if input.name == "sample" {
+                data.iter_mut().for_each(|x| *x = map(*x));
+            }
+            (input.name.clone(), Tensor::float(&shape, data))
+        });
+        eval::run(unet, &inputs.collect()).unwrap()
+    };
+    let expected = run(|x| 2.0 * x - 1.0);
+    lean.set("unet/config.json", "center_input_sample", json!(true));
+    assert_eq!(run(|x| x), expected);
+}

@@ -1,0 +1,161 @@
+//! The interface of a pass.
+
+use std::fmt;
+
+use snapc_ir::{BuildError, Graph, Violation, WeightError};
+
+/// Something that holds of a program at a point of the pipeline, and that passes rely on or spoil.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Property {
+    /// Floats are as wide as the importer made them.
+    FullPrecision,
+    /// Every node and weight serves an output.
+    NoDeadCode,
+}
+
+impl Property {
+    /// What holds of a program fresh from the importer.
+    pub const IMPORTED: &'static [Property] = &[Property::FullPrecision];
+
+    /// The name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Property::FullPrecision => "full-precision",
+            Property::NoDeadCode => "no-dead-code",
+        }
+    }
+}
+
+impl fmt::Display for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a pass gets besides the graph.
+#[derive(Clone, Copy)]
+pub struct PassContext<'a> {
+    /// Whether the user wants to stop; a pass that reads weights asks between them.
+    pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Default for PassContext<'_> {
+    /// Never cancelled.
+    fn default() -> Self {
+        PassContext {
+            cancelled: &|| false,
+        }
+    }
+}
+
+/// A changed graph.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The new graph, with the same inputs and outputs by name.
+    pub graph: Graph,
+    /// What was done and how often, for the report.
+    pub counts: Vec<(&'static str, usize)>,
+}
+
+/// A transformation of graphs. Its struct holds its options.
+pub trait Pass: fmt::Debug + Send + Sync {
+    /// The name in pipelines, kebab case, verb first.
+    fn name(&self) -> &'static str;
+
+    /// The changed graph, or `None` when there is nothing to do. Running a pass on its own result gives `None`.
+    ///
+    /// # Errors
+    /// When the graph does not allow what the options demand.
+    fn run(&self, graph: &Graph, context: &PassContext<'_>) -> Result<Option<Change>, PassError>;
+}
+
+/// What is wrong with a weight.
+#[derive(Clone, Debug, thiserror::Error, PartialEq)]
+#[non_exhaustive]
+pub enum WeightFault {
+    /// Its data cannot be made.
+    #[error(transparent)]
+    Data(#[from] WeightError),
+    /// A constant holds infinity or NaN.
+    #[error("value {value} at element {index} is not finite; use a large finite number instead")]
+    NotFinite {
+        /// The value.
+        value: f32,
+        /// Its row-major position.
+        index: usize,
+    },
+}
+
+/// A weight that a pass cannot treat.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightProblem {
+    /// Graph name.
+    pub graph: String,
+    /// Weight name.
+    pub weight: String,
+    /// What is wrong with it.
+    pub source: WeightFault,
+}
+
+impl fmt::Display for WeightProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WeightProblem {
+            graph,
+            weight,
+            source,
+        } = self;
+        write!(f, "graph '{graph}', weight '{weight}': {source}")
+    }
+}
+
+/// Why a pass fails.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassError {
+    /// The new graph cannot be built.
+    #[error("pass '{pass}': {source}; this is a bug in the pass")]
+    Build {
+        /// Name of the pass.
+        pass: &'static str,
+        /// What does not fit.
+        source: BuildError,
+    },
+    /// Weights that the pass cannot treat, all of them.
+    #[error("pass '{pass}': {} of the weights cannot be used:{}", problems.len(), Lines(problems))]
+    Weights {
+        /// Name of the pass.
+        pass: &'static str,
+        /// One entry per weight, in the order of the graph.
+        problems: Vec<WeightProblem>,
+    },
+    /// The graph does not pass the verifier.
+    #[error(
+        "the graph is malformed after pass '{pass}':{}\nthis is a bug in the pass",
+        Lines(violations)
+    )]
+    Invalid {
+        /// Name of the pass.
+        pass: &'static str,
+        /// All violations.
+        violations: Vec<Violation>,
+    },
+    /// The user stopped the run.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl PassError {
+    /// Adapter for `map_err` on graph building.
+    pub fn build(pass: &'static str) -> impl Fn(BuildError) -> PassError {
+        move |source| PassError::Build { pass, source }
+    }
+}
+
+/// Items one per line, each indented.
+struct Lines<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|item| write!(f, "\n  {item}"))
+    }
+}

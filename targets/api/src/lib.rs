@@ -1,0 +1,33 @@
+//! What every target shares: the [`Target`] trait, capabilities, legalization, the manifest, and streamed weight files.
+//!
+//! A target is a crate of its own that implements [`Target`]; the command line holds the list of them. The driver calls
+//! [`Target::prepare`], then [`legalize`] with the target's [`Capabilities`], verifies the result as a
+//! [`VerifiedProgram`] and hands it to [`Target::emit`], which writes files and reports them as [`Emitted`]. The driver
+//! adds `snap.json` ([`manifest::Manifest`]).
+//!
+//! This crate knows no file format of a target, no checkpoint format and no pass.
+
+#![forbid(unsafe_code)]
+
+mod artifact;
+mod batch;
+mod error;
+mod integrity;
+mod legalize;
+pub mod manifest;
+mod options;
+mod progress;
+pub mod schedule;
+pub mod stream;
+mod target;
+mod verified;
+
+pub use artifact::{ArtifactFile, Emitted, EmittedGraph, Feature, hash_file, write_file};
+pub use batch::bind_batch;
+pub use error::TargetError;
+pub use integrity::check_files;
+pub use legalize::legalize;
+pub use options::{AttentionForm, EmitOptions, Interface, Precision, UnknownChoice};
+pub use progress::{Progress, Silent};
+pub use target::{Capabilities, Finding, Target};
+pub use verified::VerifiedProgram;

@@ -1,0 +1,141 @@
+//! What the user chooses about an artifact.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A word that is not among the choices of an option.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown {option} '{word}'; choose one of {choices}")]
+pub struct UnknownChoice {
+    /// The option.
+    pub option: &'static str,
+    /// The word given.
+    pub word: String,
+    /// The words it takes.
+    pub choices: String,
+}
+
+macro_rules! choice {
+    (
+        $(#[$doc:meta])* $name:ident, $option:literal {
+            $($(#[$vdoc:meta])* $variant:ident = $word:literal),* $(,)?
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),* }
+
+        impl $name {
+            /// Every choice.
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+
+            /// The word on the command line and in the manifest.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => $word),* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownChoice;
+
+            fn from_str(word: &str) -> Result<Self, UnknownChoice> {
+                let found = $name::ALL.iter().copied().find(|c| c.name() == word);
+                found.ok_or_else(|| UnknownChoice {
+                    option: $option,
+                    word: word.to_owned(),
+                    choices: [$($word),*].join(", "),
+                })
+            }
+        }
+    };
+}
+
+choice! {
+    /// Element type of weights and activations.
+    Precision, "precision" {
+        /// IEEE binary16; timestep embeddings stay in f32.
+        F16 = "f16",
+        /// IEEE binary32.
+        F32 = "f32",
+    }
+}
+
+choice! {
+    /// Names and shapes of the graphs' features.
+    Interface, "interface" {
+        /// Those of diffusers.
+        Plain = "plain",
+        /// Those of Apple's Stable Diffusion packages.
+        Apple = "apple",
+    }
+}
+
+choice! {
+    /// How attention is written.
+    AttentionForm, "attention form" {
+        /// The target's best for the lowest system version it has to run on.
+        Auto = "auto",
+        /// One operator.
+        Sdpa = "sdpa",
+        /// Products and a softmax.
+        Decomposed = "decomposed",
+    }
+}
+
+/// What the user chooses about an artifact.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmitOptions {
+    /// Element type of weights and activations.
+    pub precision: Precision,
+    /// Names and shapes of the features.
+    pub interface: Interface,
+    /// Lowest major version of iOS that has to load the artifact; Core ML only.
+    pub min_ios: u32,
+    /// How attention is written.
+    pub attention: AttentionForm,
+    /// Number of denoising steps that the manifest plans.
+    pub steps: usize,
+    /// Guidance scale that the manifest records.
+    pub guidance: f32,
+    /// Batch size of the UNet for targets without a symbolic batch; the target's own choice when absent.
+    pub batch: Option<usize>,
+}
+
+impl Default for EmitOptions {
+    /// f16, plain, iOS 17, 8 steps with guidance 7.5.
+    fn default() -> Self {
+        EmitOptions {
+            precision: Precision::F16,
+            interface: Interface::Plain,
+            min_ios: 17,
+            attention: AttentionForm::Auto,
+            steps: 8,
+            guidance: 7.5,
+            batch: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_print_and_parse() {
+        for &p in Precision::ALL {
+            assert_eq!(p.to_string().parse(), Ok(p));
+        }
+        assert_eq!("apple".parse(), Ok(Interface::Apple));
+        let error = "flash".parse::<AttentionForm>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown attention form 'flash'; choose one of auto, sdpa, decomposed"
+        );
+    }
+}

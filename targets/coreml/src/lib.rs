@@ -1,0 +1,118 @@
+//! The Core ML target: ML Program packages for iOS 16, 17 and 18.
+//!
+//! [`CoreMl`] implements [`snapc_target::Target`]. Lowering turns a legalized graph into MIL; the package writer streams the
+//! weights; the verifier reads packages back from disk and checks the rules of the format ([`verify::RULES`]), among them
+//! those that no tool outside macOS checks. Nothing here needs a Mac, and nothing here knows a checkpoint format or a
+//! pass.
+//!
+//! ```
+//! use snapc_target::{EmitOptions, Target};
+//!
+//! let options = EmitOptions { min_ios: 18, ..EmitOptions::default() };
+//! assert!(!snapc_coreml::CoreMl.capabilities(&options).symbolic_batch);
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod blob;
+mod emit;
+mod interface;
+mod level;
+mod lower;
+mod names;
+mod package;
+mod proto;
+mod signature;
+pub mod verify;
+
+use std::path::Path;
+
+use snapc_ir::{DType, Graph, Op, Program};
+use snapc_target::{
+    AttentionForm, Capabilities, EmitOptions, Emitted, Finding, Progress, Target, TargetError, VerifiedProgram,
+};
+
+pub use level::Level;
+
+/// The target `coreml`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CoreMl;
+
+/// Composites that Core ML has at every level.
+fn is_native(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Gelu(_) | Op::QuickGelu(_) | Op::Silu(_) | Op::GroupNorm(_) | Op::LayerNorm(_) | Op::Linear(_)
+    )
+}
+
+/// The same with attention as one operation.
+fn is_native_with_attention(op: &Op) -> bool {
+    is_native(op) || matches!(op, Op::Attention(_))
+}
+
+/// Size of a graph's weight file, but for the few constants that lowering adds.
+fn planned_weight_bytes(graph: &Graph) -> u64 {
+    let mut file = blob::WeightFile::default();
+    for weight in graph.weights() {
+        if matches!(weight.tensor.dtype(), DType::F16 | DType::F32) {
+            file.add(&weight.name, &weight.tensor);
+        }
+    }
+    file.len()
+}
+
+impl Target for CoreMl {
+    fn name(&self) -> &'static str {
+        "coreml"
+    }
+
+    fn describe(&self) -> &'static str {
+        "Core ML packages (.mlpackage) for the Neural Engine, GPU and CPU of iOS 16 and later"
+    }
+
+    /// `auto` attention is decomposed: the one operation leaves the Neural Engine unless the tensors are large, and
+    /// does not exist before iOS 18.
+    fn capabilities(&self, options: &EmitOptions) -> Capabilities {
+        let native = match options.attention {
+            AttentionForm::Sdpa => is_native_with_attention,
+            AttentionForm::Auto | AttentionForm::Decomposed => is_native,
+        };
+        Capabilities {
+            native,
+            symbolic_batch: false,
+            max_rank: signature::MAX_RANK,
+        }
+    }
+
+    fn prepare(&self, program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
+        let level = Level::of_ios(options.min_ios)?;
+        if options.attention == AttentionForm::Sdpa && level < Level::Ios18 {
+            return Err(TargetError::Option {
+                option: "--attention",
+                reason: format!("sdpa needs --min-ios 18, not {}", level.ios()),
+            });
+        }
+        interface::apply(program, options)
+    }
+
+    fn emit(
+        &self,
+        program: &VerifiedProgram<'_>,
+        options: &EmitOptions,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Emitted, TargetError> {
+        emit::emit(program, options, dir, progress)
+    }
+
+    fn artifact_bytes(&self, program: &Program, _options: &EmitOptions) -> u64 {
+        let bytes: u64 = program.graphs.iter().map(planned_weight_bytes).sum();
+        let tokenizer = |name: &str| program.pipeline.files.get(name).map_or(0, |f| f.len() as u64);
+        bytes + tokenizer("tokenizer/vocab.json") + tokenizer("tokenizer/merges.txt")
+    }
+
+    fn verify(&self, dir: &Path) -> Result<Vec<Finding>, TargetError> {
+        verify::verify(dir)
+    }
+}

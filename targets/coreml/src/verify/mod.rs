@@ -1,0 +1,147 @@
+//! Checks packages on disk, as the system would read them: [`RULES`] that coremltools' loader does not check, and the
+//! ones it does, so that a package can be checked without it.
+//!
+//! Reads with code of its own and holds nothing the lowering has computed. Whatever the bytes are, the answer is a list
+//! of findings, never a panic.
+
+mod blobs;
+mod constant;
+mod description;
+mod function;
+mod manifest;
+mod operation;
+mod rules;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::Path;
+
+use prost::Message;
+use snapc_target::{Finding, TargetError};
+
+use crate::level::Level;
+use crate::package::{DATA, MODEL};
+use crate::proto::Model;
+pub use rules::{RULES, Rule};
+
+/// Larger model files are refused unread; weights are not in them.
+const MAX_MODEL_BYTES: u64 = 1 << 28;
+
+/// What has been found so far in one file.
+struct Report {
+    file: String,
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    fn new(file: String) -> Self {
+        let findings = Vec::new();
+        Report { file, findings }
+    }
+
+    fn add(&mut self, rule: &'static str, place: impl Into<String>, message: impl Into<String>) {
+        self.findings.push(Finding {
+            rule,
+            file: self.file.clone(),
+            place: place.into(),
+            message: message.into(),
+        });
+    }
+}
+
+/// Checks every package of an artifact and gives all findings, sorted.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(crate) fn verify(dir: &Path) -> Result<Vec<Finding>, TargetError> {
+    let mut packages = Vec::new();
+    for entry in fs::read_dir(dir).map_err(TargetError::io(dir))? {
+        let entry = entry.map_err(TargetError::io(dir))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".mlpackage") {
+            packages.push(name);
+        }
+    }
+    packages.sort();
+    let mut findings = Vec::new();
+    if packages.is_empty() {
+        let mut report = Report::new(".".to_owned());
+        report.add(rules::PACKAGES, "", "no .mlpackage folder");
+        findings.extend(report.findings);
+    }
+    for name in packages {
+        findings.extend(package(dir, &name));
+    }
+    findings.sort();
+    findings.dedup();
+    Ok(findings)
+}
+
+/// Checks one package.
+fn package(dir: &Path, name: &str) -> Vec<Finding> {
+    let root = dir.join(name);
+    let mut findings = manifest::check(&root, name);
+    let mut report = Report::new(format!("{name}/{DATA}/{MODEL}"));
+    let references = decode(&root, &mut report).and_then(|model| check_model(&model, &mut report));
+    if let Some(references) = references {
+        findings.extend(blobs::check(&root, name, &references));
+    }
+    findings.extend(report.findings);
+    findings
+}
+
+fn decode(root: &Path, report: &mut Report) -> Option<Model> {
+    let path = root.join(DATA).join(MODEL);
+    let len = fs::metadata(&path).map(|m| m.len());
+    let bytes = match len {
+        Ok(len) if len > MAX_MODEL_BYTES => {
+            report.add(rules::DECODE, "", format!("{len} bytes are too many for a model file"));
+            return None;
+        }
+        _ => fs::read(&path),
+    };
+    let model = match bytes {
+        Ok(bytes) => Model::decode(bytes.as_slice()),
+        Err(error) => {
+            report.add(rules::DECODE, "", format!("cannot be read: {error}"));
+            return None;
+        }
+    };
+    match model {
+        Ok(model) if model.ml_program.is_some() => Some(model),
+        Ok(_) => {
+            report.add(rules::DECODE, "", "holds no ML Program");
+            None
+        }
+        Err(error) => {
+            report.add(rules::DECODE, "", format!("is no Model message: {error}"));
+            None
+        }
+    }
+}
+
+/// Checks a decoded model and gives the blobs it refers to, if its form allows to tell.
+fn check_model(model: &Model, report: &mut Report) -> Option<Vec<blobs::Reference>> {
+    let version = model.specification_version;
+    let Some(level) = Level::of_specification(version) else {
+        report.add(rules::SPECIFICATION, "", format!("specificationVersion is {version}"));
+        return None;
+    };
+    let program = model.ml_program.as_ref().expect("decode gives models with a program");
+    if program.version != 1 {
+        report.add(rules::PROGRAM, "", format!("the program's version is {}", program.version));
+    }
+    if let Some(name) = program.attributes.keys().find(|k| *k != "buildInfo") {
+        report.add(rules::PROGRAM, "", format!("unknown program attribute '{name}'"));
+    }
+    let names: Vec<&String> = program.functions.keys().collect();
+    let Some(main) = program.functions.get("main").filter(|_| names.len() == 1) else {
+        report.add(rules::PROGRAM, "", format!("the functions are {names:?}, not main alone"));
+        return None;
+    };
+    let references = function::check(main, level, report);
+    description::check(model.description.as_ref(), main, report);
+    references
+}

@@ -1,0 +1,245 @@
+//! The tiny pipeline as packages, at every level, precision and interface: features as the contract has them, and
+//! results, as coremltools reads and numpy computes them, equal to those of diffusers.
+
+mod foreign_reader;
+
+use std::path::Path;
+
+use foreign_reader::{Job, Tensors, emit_program, psnr, read_safetensors, repository, run};
+use snapc_coreml::{CoreMl, Level};
+use snapc_import::ImportOptions;
+use snapc_ir::{Program, Tensor};
+use snapc_passes::{NAMED_PIPELINES, Pipeline, RunOptions};
+use snapc_target::{AttentionForm, EmitOptions, Emitted, Interface, Precision, Target};
+
+const GRAPHS: [&str; 3] = ["text_encoder", "unet", "vae_decoder"];
+
+/// The tiny pipeline after the passes of a precision.
+fn optimized(precision: Precision) -> Program {
+    let checkpoint = snapc_import::open(&repository().join("fixtures/tiny"), &ImportOptions::default()).unwrap();
+    let program = checkpoint.import().unwrap();
+    let named = NAMED_PIPELINES.iter().find(|p| p.name == precision.name()).unwrap();
+    let pipeline: Pipeline = named.passes.parse().unwrap();
+    pipeline.run(program, &RunOptions::default()).unwrap().0
+}
+
+/// Inputs and outputs of the graphs from diffusers, under `<graph>.b<batch>.<feature>`.
+fn reference() -> Tensors {
+    read_safetensors(&std::fs::read(repository().join("fixtures/tiny/graphs.safetensors")).unwrap())
+}
+
+/// Name of a feature of the graph in the interface.
+fn feature_name(interface: Interface, graph: &str, name: &str) -> String {
+    let name = match (interface, graph, name) {
+        (Interface::Apple, "text_encoder", "pooler_output") => "pooled_outputs",
+        (Interface::Apple, "unet", "out_sample") => "noise_pred",
+        (Interface::Apple, "vae_decoder", "latent_sample") => "z",
+        (Interface::Apple, "vae_decoder", "sample") => "image",
+        _ => name,
+    };
+    name.to_owned()
+}
+
+/// What the caller gives the package for what diffusers gives the graph.
+fn feature_value(interface: Interface, name: &str, batch: usize, value: &Tensor) -> Tensor {
+    match (interface, name) {
+        (Interface::Plain, "timestep") => Tensor::float(&[1], value.floats().to_vec()),
+        (Interface::Apple, "timestep") => Tensor::float(&[batch], vec![value.floats()[0]; batch]),
+        (Interface::Apple, "input_ids") => {
+            Tensor::float(&value.shape, value.ints().iter().map(|&x| x as f32).collect())
+        }
+        (Interface::Apple, "encoder_hidden_states") => channels_first(value),
+        _ => value.clone(),
+    }
+}
+
+/// `[N,T,D]` as `[N,D,1,T]`.
+fn channels_first(states: &Tensor) -> Tensor {
+    let [n, t, d] = states.shape[..] else {
+        panic!("not three dimensions");
+    };
+    let data = states.floats();
+    let mut moved = Vec::with_capacity(data.len());
+    for i in 0..n {
+        for j in 0..d {
+            moved.extend((0..t).map(|k| data[(i * t + k) * d + j]));
+        }
+    }
+    Tensor::float(&[n, d, 1, t], moved)
+}
+
+/// A package to evaluate, with what its outputs must be.
+struct Case {
+    job: Job,
+    expected: Tensors,
+    floor: f64,
+}
+
+fn cases(what: &str, dir: &Path, emitted: &Emitted, options: &EmitOptions, reference: &Tensors) -> Vec<Case> {
+    let floor = if options.precision == Precision::F16 { 65.0 } else { 100.0 };
+    let interface = options.interface;
+    let of_graph = |graph: &str| {
+        let batch = options.batch.unwrap_or(if graph == "unet" { 2 } else { 1 });
+        let prefix = format!("{graph}.b{batch}.");
+        let tensors = reference.iter().filter_map(move |(k, v)| Some((k.strip_prefix(&prefix)?, v)));
+        let outputs = ["last_hidden_state", "pooler_output", "out_sample"];
+        let (mut inputs, mut expected) = (Tensors::new(), Tensors::new());
+        for (name, value) in tensors {
+            let feature = feature_name(interface, graph, name);
+            if outputs.contains(&name) || (graph, name) == ("vae_decoder", "sample") {
+                expected.insert(feature, value.clone());
+            } else {
+                inputs.insert(feature, feature_value(interface, name, batch, value));
+            }
+        }
+        (inputs, expected)
+    };
+    let case = |graph: &snapc_target::EmittedGraph| {
+        let (inputs, expected) = of_graph(&graph.name);
+        let job = Job {
+            name: format!("{what} {}", graph.name),
+            package: dir.join(&graph.file),
+            inputs,
+        };
+        Case { job, expected, floor }
+    };
+    emitted.graphs.iter().map(case).collect()
+}
+
+#[test]
+fn packages_compute_what_diffusers_computes() {
+    let dir = tempfile::tempdir().unwrap();
+    let reference = reference();
+    let mut list: Vec<EmitOptions> = Vec::new();
+    for precision in [Precision::F32, Precision::F16] {
+        let base = EmitOptions { precision, ..EmitOptions::default() };
+        for level in Level::ALL {
+            for interface in [Interface::Plain, Interface::Apple] {
+                list.push(EmitOptions { min_ios: level.ios(), interface, ..base.clone() });
+            }
+        }
+        list.push(EmitOptions { min_ios: 18, attention: AttentionForm::Sdpa, ..base.clone() });
+        list.push(EmitOptions { batch: Some(1), ..base.clone() });
+        list.push(EmitOptions { batch: Some(2), ..base.clone() });
+    }
+    let mut cases_of_all = Vec::new();
+    for precision in [Precision::F32, Precision::F16] {
+        let program = optimized(precision);
+        for (i, options) in list.iter().enumerate().filter(|(_, o)| o.precision == precision) {
+            let folder = dir.path().join(i.to_string());
+            std::fs::create_dir(&folder).unwrap();
+            let (_, emitted) = emit_program(program.clone(), options, &folder);
+            assert_eq!(emitted.graphs.len(), GRAPHS.len());
+            let EmitOptions { min_ios, interface, attention, batch, .. } = options;
+            let what = format!("iOS {min_ios} {precision} {interface} {attention} batch {batch:?}");
+            cases_of_all.extend(cases(&what, &folder, &emitted, options, &reference));
+        }
+    }
+    let jobs: Vec<&Job> = cases_of_all.iter().map(|c| &c.job).collect();
+    let results = run(&jobs);
+    let (mut lines, mut failed) = (Vec::new(), false);
+    for (case, outputs) in cases_of_all.iter().zip(results) {
+        assert!(!case.expected.is_empty());
+        for (name, expected) in &case.expected {
+            let db = psnr(expected, &outputs[name]);
+            failed |= db.is_nan() || db < case.floor;
+            lines.push(format!("{} {name}: {db:.1} dB, at least {}", case.job.name, case.floor));
+        }
+    }
+    assert!(!failed, "{}", lines.join("\n"));
+    println!("{}", lines.join("\n"));
+}
+
+/// `name: type[shape]` of all features of a graph.
+fn features(emitted: &Emitted, graph: &str) -> Vec<String> {
+    let graph = emitted.graphs.iter().find(|g| g.name == graph).unwrap();
+    let all = graph.inputs.iter().chain(&graph.outputs);
+    all.map(|f| format!("{}: {}[{}]", f.name, f.dtype, f.shape.join(","))).collect()
+}
+
+/// The features of the contract (sizes of the tiny pipeline), and, for `apple`, those of Apple's packages.
+#[test]
+fn features_are_those_of_the_interface() {
+    let program = optimized(Precision::F16);
+    let dir = tempfile::tempdir().unwrap();
+    let emitted = |interface: Interface| {
+        let folder = dir.path().join(interface.name());
+        std::fs::create_dir(&folder).unwrap();
+        let options = EmitOptions { interface, ..EmitOptions::default() };
+        emit_program(program.clone(), &options, &folder).1
+    };
+    let plain = emitted(Interface::Plain);
+    let text = ["input_ids: i32[1,77]", "last_hidden_state: f16[1,77,32]", "pooler_output: f16[1,32]"];
+    assert_eq!(features(&plain, "text_encoder"), text);
+    let unet = [
+        "sample: f16[2,4,16,16]",
+        "timestep: f32[1]",
+        "encoder_hidden_states: f16[2,77,32]",
+        "out_sample: f16[2,4,16,16]",
+    ];
+    assert_eq!(features(&plain, "unet"), unet);
+    let vae = ["latent_sample: f16[1,4,16,16]", "sample: f16[1,3,128,128]"];
+    assert_eq!(features(&plain, "vae_decoder"), vae);
+
+    let apple = emitted(Interface::Apple);
+    let text = ["input_ids: f32[1,77]", "last_hidden_state: f32[1,77,32]", "pooled_outputs: f32[1,32]"];
+    assert_eq!(features(&apple, "text_encoder"), text);
+    let unet = [
+        "sample: f16[2,4,16,16]",
+        "timestep: f16[2]",
+        "encoder_hidden_states: f16[2,32,1,77]",
+        "noise_pred: f32[2,4,16,16]",
+    ];
+    assert_eq!(features(&apple, "unet"), unet);
+    let vae = ["z: f16[1,4,16,16]", "image: f32[1,3,128,128]"];
+    assert_eq!(features(&apple, "vae_decoder"), vae);
+}
+
+#[test]
+fn the_artifact_is_complete_reported_and_the_same_every_time() {
+    let program = optimized(Precision::F16);
+    let options = EmitOptions::default();
+    let dir = tempfile::tempdir().unwrap();
+    let once = |name: &str| {
+        let folder = dir.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        (folder.clone(), emit_program(program.clone(), &options, &folder))
+    };
+    let (folder, (legal, emitted)) = once("a");
+    let paths: Vec<&str> = emitted.files.iter().map(|f| f.path.as_str()).collect();
+    let package = |name: &str| {
+        let data = format!("{name}.mlpackage/Data/com.apple.CoreML");
+        [
+            format!("{data}/model.mlmodel"),
+            format!("{data}/weights/weight.bin"),
+            format!("{name}.mlpackage/Manifest.json"),
+        ]
+    };
+    let mut expected = ["TextEncoder", "Unet", "VAEDecoder"].map(package).concat();
+    expected.extend(["merges.txt".to_owned(), "vocab.json".to_owned()]);
+    assert_eq!(paths, expected);
+    for file in &emitted.files {
+        let path = folder.join(&file.path);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), file.bytes, "{}", file.path);
+        assert_eq!(snapc_target::hash_file(&path).unwrap(), file.sha256, "{}", file.path);
+    }
+    assert_eq!(once("b").1.1, emitted);
+
+    // What is planned is what is written, but for the model files and manifests.
+    let planned = CoreMl.artifact_bytes(&legal, &options);
+    let small = |path: &str| path.ends_with(".mlmodel") || path.ends_with("Manifest.json");
+    let written: u64 = emitted.files.iter().filter(|f| !small(&f.path)).map(|f| f.bytes).sum();
+    assert!(planned.abs_diff(written) <= written / 100, "{planned} planned, {written} written");
+}
+
+#[test]
+fn options_that_no_level_has_are_refused() {
+    let prepare = |options: EmitOptions| {
+        let program = foreign_reader::program(Vec::new());
+        CoreMl.prepare(program, &options).unwrap_err().to_string()
+    };
+    let sdpa = EmitOptions { attention: AttentionForm::Sdpa, ..EmitOptions::default() };
+    assert_eq!(prepare(sdpa), "option '--attention': sdpa needs --min-ios 18, not 17");
+    let old = EmitOptions { min_ios: 15, ..EmitOptions::default() };
+    assert!(prepare(old).starts_with("option '--min-ios': iOS 15"));
+}

@@ -1,0 +1,87 @@
+//! The target as the driver sees it.
+
+use std::path::Path;
+
+use snapc_ir::verify::verify;
+use snapc_ir::{Graph, Program};
+use snapc_target::{
+    AttentionForm, Capabilities, EmitOptions, Emitted, Finding, Interface, Progress, Target,
+    TargetError, VerifiedProgram, bind_batch, legalize,
+};
+
+use crate::{companion, emit, lower};
+
+/// ONNX models with external data, as Optimum lays them out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OnnxTarget;
+
+impl Target for OnnxTarget {
+    fn name(&self) -> &'static str {
+        "onnx"
+    }
+
+    fn describe(&self) -> &'static str {
+        "ONNX models (opset 17) with external data, loaded by Optimum and ONNX Runtime"
+    }
+
+    fn capabilities(&self, _options: &EmitOptions) -> Capabilities {
+        Capabilities {
+            native: lower::is_native,
+            symbolic_batch: true,
+            max_rank: 8,
+        }
+    }
+
+    /// Binds the batch when the options ask for a fixed one.
+    fn prepare(&self, mut program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
+        if options.interface != Interface::Plain {
+            return Err(TargetError::Option {
+                option: "--interface",
+                reason: format!("'{}' is for Core ML; choose plain", options.interface),
+            });
+        }
+        if options.attention == AttentionForm::Sdpa {
+            return Err(TargetError::Option {
+                option: "--attention",
+                reason: "opset 17 has no attention operator; choose auto or decomposed".to_owned(),
+            });
+        }
+        if let Some(batch) = options.batch {
+            for graph in &mut program.graphs {
+                *graph = bind_batch(graph, batch)?;
+            }
+        }
+        Ok(program)
+    }
+
+    fn emit(
+        &self,
+        program: &VerifiedProgram<'_>,
+        _options: &EmitOptions,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Emitted, TargetError> {
+        emit::emit(program, dir, progress)
+    }
+
+    /// Exact for programs that can be emitted; the bytes of the weights for others.
+    fn artifact_bytes(&self, program: &Program, options: &EmitOptions) -> u64 {
+        let caps = self.capabilities(options);
+        let graph_bytes = |graph: &Graph| {
+            let legal = legalize(graph, &caps).ok()?;
+            emit::graph_bytes(&verify(&legal).ok()?).ok()
+        };
+        let graphs = program.graphs.iter().map(|graph| {
+            graph_bytes(graph).unwrap_or_else(|| {
+                let weights = graph.weights().iter();
+                weights.map(|w| w.tensor.byte_len() as u64).sum()
+            })
+        });
+        let companions = companion::files(&program.pipeline);
+        graphs.sum::<u64>() + companions.values().map(|b| b.len() as u64).sum::<u64>()
+    }
+
+    fn verify(&self, dir: &Path) -> Result<Vec<Finding>, TargetError> {
+        crate::verify::verify(dir)
+    }
+}

@@ -1,0 +1,51 @@
+//! The same input, flags and version give the same bytes: wherever it runs, wherever it writes, however many threads.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use snapc_tests::{Run, Snapc, contents, copy_folder, workspace_root};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_snapc-under-test");
+
+/// The artifact of a run in `folder` that writes to `output`.
+fn artifact(folder: &Path, checkpoint: &str, flags: &str, output: &str, threads: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut command = Snapc::new(BINARY, folder).command(&format!("convert {checkpoint} -o {output} {flags}"));
+    let run: Run = command.env("RAYON_NUM_THREADS", threads).output().expect("the binary starts").into();
+    assert_eq!(run.exit, Some(0), "{}", run.stderr);
+    contents(&folder.join(output))
+}
+
+/// Hashes rather than bytes, so that a failure can be read.
+fn assert_same(one: &BTreeMap<String, Vec<u8>>, other: &BTreeMap<String, Vec<u8>>) {
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(one), names(other));
+    for (name, bytes) in one {
+        assert!(*bytes == other[name], "{name} differs");
+    }
+}
+
+fn same_everywhere(flags: &str) {
+    let here = tempfile::tempdir().unwrap();
+    let there = tempfile::tempdir().unwrap();
+    let fixture = workspace_root().join("fixtures/tiny");
+    copy_folder(&fixture, &here.path().join("in"));
+    copy_folder(&fixture, &there.path().join("another/copy"));
+    let one = artifact(here.path(), "in", flags, "out", "1");
+    let two = artifact(here.path(), "./in", flags, "deep/er/out-2", "2");
+    let three = artifact(&there.path().join("another"), "copy", flags, "out", "3");
+    assert!(one.len() > 8, "{:?}", one.keys());
+    assert_same(&one, &two);
+    assert_same(&one, &three);
+}
+
+#[test]
+fn onnx() {
+    same_everywhere("--target onnx --precision f32");
+    same_everywhere("--target onnx");
+}
+
+#[test]
+fn coreml() {
+    same_everywhere("--target coreml");
+    same_everywhere("--target coreml --interface apple --min-ios 18 --attention sdpa");
+}

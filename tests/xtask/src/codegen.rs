@@ -1,0 +1,87 @@
+//! Documents generated from the source: the command reference and the pass reference.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::say;
+
+/// Writes the documents, or with `check` only compares them.
+///
+/// # Errors
+/// When one cannot be written, or with `check` when one is out of date.
+pub fn run(root: &Path, check: bool) -> Result<()> {
+    let mut stale = Vec::new();
+    for (path, text) in documents() {
+        let full = root.join(&path);
+        if fs::read_to_string(&full).is_ok_and(|found| found == text) {
+            continue;
+        }
+        if check {
+            stale.push(path);
+            continue;
+        }
+        let folder = full.parent().expect("every document lies in docs");
+        fs::create_dir_all(folder).with_context(|| path.clone())?;
+        fs::write(&full, text).with_context(|| path.clone())?;
+        say(&format!("wrote {path}"));
+    }
+    if !stale.is_empty() {
+        bail!("out of date: {}; run `cargo xtask codegen`", stale.join(", "));
+    }
+    Ok(())
+}
+
+/// Every generated document by path.
+fn documents() -> BTreeMap<String, String> {
+    let mut documents = BTreeMap::new();
+    let mut command = snapc_cli::command().term_width(100);
+    command.build();
+    let mut index = format!("{NOTICE}# Commands\n\n{}\n\n", block(&mut command.clone()));
+    for sub in command.get_subcommands() {
+        let name = sub.get_name();
+        let _ = writeln!(index, "* [`snapc {name}`]({name}.md): {}", about(sub));
+        documents.insert(format!("docs/cli/{name}.md"), page(sub));
+    }
+    documents.insert("docs/cli/README.md".to_owned(), index);
+    documents.insert("docs/passes.md".to_owned(), passes());
+    documents
+}
+
+const NOTICE: &str = "<!-- Written by `cargo xtask codegen` from the source; do not edit. -->\n\n";
+
+fn about(command: &clap::Command) -> String {
+    command.get_about().map(ToString::to_string).unwrap_or_default()
+}
+
+fn page(command: &clap::Command) -> String {
+    let mut text = format!("{NOTICE}# snapc {}\n\n{}\n", command.get_name(), block(&mut command.clone()));
+    for sub in command.get_subcommands() {
+        let name = format!("snapc {} {}", command.get_name(), sub.get_name());
+        let _ = write!(text, "\n## {name}\n\n{}\n", block(&mut sub.clone()));
+    }
+    text
+}
+
+fn block(command: &mut clap::Command) -> String {
+    let help = command.clone().term_width(100).render_long_help().to_string();
+    let lines: Vec<&str> = help.trim_end().lines().map(str::trim_end).collect();
+    format!("```text\n{}\n```", lines.join("\n"))
+}
+
+fn passes() -> String {
+    String::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_documents_are_fresh() {
+        run(&crate::workspace_root(), true).unwrap();
+    }
+}

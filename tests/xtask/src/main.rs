@@ -1,0 +1,67 @@
+//! Chores of the workspace: Python environments for the foreign readers, the whole test run, generated documents.
+//! Call it as `cargo xtask COMMAND`.
+
+#![forbid(unsafe_code)]
+
+mod codegen;
+mod environment;
+mod process;
+mod steps;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the snapc workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the Python environments that the tests use, under .cache; nothing is installed elsewhere
+    Setup {
+        /// Also the large environment with PyTorch, for the checks of `test --all`
+        #[arg(long)]
+        all: bool,
+    },
+    /// Run all tests; makes the environments first
+    Test {
+        /// Also the checks that need PyTorch
+        #[arg(long)]
+        all: bool,
+    },
+    /// Write the documents that are generated from the source: docs/cli and docs/passes.md
+    Codegen {
+        /// Write nothing and fail when one is out of date
+        #[arg(long)]
+        check: bool,
+    },
+    /// All that has to pass before a change goes in
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup { all } => environment::setup(&workspace_root(), all),
+        Command::Test { all } => steps::test(&workspace_root(), all),
+        Command::Codegen { check } => codegen::run(&workspace_root(), check),
+        Command::Ci => steps::ci(&workspace_root()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            process::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn workspace_root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("the crate lies two folders deep").to_owned()
+}
