@@ -129,11 +129,11 @@ fn a3_crates_state_their_purpose_and_lints() {
 #[test]
 fn a4_unsafe_stays_where_it_is_allowed() {
     // Put together here so that this file does not match itself.
-    let word = ["un", "safe "].concat();
+    let forms = ["{", "fn ", "impl ", "extern "].map(|after| format!("{}safe {after}", "un"));
     let forbid = ["#![forbid(un", "safe_code)]"].concat();
     for (file, text) in sources() {
-        let code = text.lines().map(|l| l.split("//").next().unwrap_or_default());
-        let used = code.clone().any(|l| l.contains(&word));
+        let mut code = text.lines().map(|l| l.split("//").next().unwrap_or_default());
+        let used = code.any(|l| forms.iter().any(|form| l.contains(form.as_str())));
         assert!(!used || UNSAFE_FILES.contains(&file.as_str()), "{file} uses unsafe code");
     }
     for package in metadata() {
@@ -190,6 +190,34 @@ fn a6_an_operator_is_one_file_and_one_line() {
     let mut sorted = entries.clone();
     sorted.sort();
     assert_eq!(entries, sorted, "the list is alphabetical");
+}
+
+#[test]
+fn a7_a_pass_is_one_file_and_one_line() {
+    let entries = list_entries("passes/src/lib.rs", "passes! {", "}");
+    let listed: BTreeSet<String> =
+        entries.iter().map(|e| e.split(' ').next().expect("a module").to_owned()).collect();
+    assert_eq!(listed.len(), entries.len(), "a pass is listed twice");
+    for pass in &listed {
+        let file = format!("passes/src/{pass}.rs");
+        let name = format!("\"{}\"", pass.replace('_', "-"));
+        assert!(read(&file).contains(&name), "{file} does not hold the pass {name}");
+    }
+}
+
+#[test]
+fn a7_a_target_is_one_folder_and_one_word() {
+    let list = read("converter/cli/src/targets.rs");
+    let line = list.lines().find(|l| l.starts_with("pub static TARGETS")).expect("the list is there");
+    let listed = line.matches("&snapc_").count();
+    let folders = std::fs::read_dir(workspace_root().join("targets")).expect("the folder exists");
+    let folders = folders.flatten().filter(|e| e.path().join("Cargo.toml").is_file());
+    let targets: Vec<String> =
+        folders.map(|e| e.file_name().into_string().expect("UTF-8")).filter(|n| n != "api").collect();
+    assert_eq!(listed, targets.len(), "{targets:?}");
+    for target in &targets {
+        assert_eq!(line.matches(&format!("&snapc_{target}::")).count(), 1, "{target} is not listed once");
+    }
 }
 
 #[test]

@@ -218,8 +218,8 @@ fn unsupported_configuration() {
     let (path, text) = set("scheduler/scheduler_config.json", "beta_schedule", json!("squaredcos_cap_v2"));
     scene.convert_fails("", 3, &["scheduler/scheduler_config.json", "'beta_schedule'", "scaled_linear"]);
     fs::write(path, text).unwrap();
-    set("model_index.json", "_class_name", json!("StableDiffusionXLPipeline"));
-    scene.convert_fails("", 3, &["model_index.json", "StableDiffusionXLPipeline"]);
+    set("model_index.json", "text_encoder_2", json!(["transformers", "CLIPTextModelWithProjection"]));
+    scene.convert_fails("", 3, &["model_index.json", "'text_encoder_2'", "Stable Diffusion 1.x and 2.x"]);
 }
 
 #[test]

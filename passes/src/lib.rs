@@ -21,7 +21,7 @@ mod semantics;
 mod text;
 
 pub use info::{Documentation, PassInfo};
-pub use manager::{PassReport, RunOptions};
+pub use manager::{PassReport, PrintHook, RunOptions};
 pub use pass::{Change, Pass, PassContext, PassError, Property, WeightFault, WeightProblem};
 pub use pipeline::{NAMED_PIPELINES, NamedPipeline, Pipeline, PipelineError, Step};
 

@@ -9,6 +9,9 @@ use snapc_ir::{Graph, Program, text};
 use crate::pass::{Pass, PassContext, PassError};
 use crate::pipeline::Pipeline;
 
+/// Receives the report of a run and the text of the graph it left.
+pub type PrintHook<'a> = &'a dyn Fn(&PassReport, &str);
+
 /// How a pipeline is run.
 #[derive(Clone, Copy, Default)]
 pub struct RunOptions<'a> {
@@ -18,8 +21,8 @@ pub struct RunOptions<'a> {
     pub pass_limit: Option<usize>,
     /// The pass after which `print` gets the text of every graph.
     pub print_after: Option<&'a str>,
-    /// Receives the report of the run and the text of the graph.
-    pub print: Option<&'a dyn Fn(&PassReport, &str)>,
+    /// Where the text goes.
+    pub print: Option<PrintHook<'a>>,
 }
 
 /// What one pass did to one graph.
@@ -120,4 +123,147 @@ fn run_pass(
         print(&report, &text::print(graph));
     }
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pass::Change;
+    use snapc_ir::ops::{Cast, Silu};
+    use snapc_ir::{
+        DType, LatentSpec, LazyTensor, PipelineSpec, PredictionType, SchedulerSpec, Shape,
+        TensorType, TimestepSpacing,
+    };
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    fn graph(name: &str) -> Graph {
+        let mut g = Graph::new(name);
+        let x = g.input("x", TensorType::new(DType::F32, Shape::batched(&[2])));
+        let a = g.add(Cast { to: DType::F32 }, &[x], "a").unwrap();
+        let y = g.add(Silu {}, &[a], "y").unwrap();
+        g.add(Silu {}, &[y], "dead").unwrap();
+        g.output("y", y);
+        g
+    }
+
+    fn program() -> Program {
+        let scheduler = SchedulerSpec {
+            train_steps: 1000,
+            beta_start: 0.1,
+            beta_end: 0.2,
+            beta_schedule: "linear".to_owned(),
+            prediction_type: PredictionType::Epsilon,
+            timestep_spacing: TimestepSpacing::Leading,
+            steps_offset: 0,
+            set_alpha_to_one: false,
+        };
+        let latent = LatentSpec {
+            channels: 4,
+            height: 8,
+            width: 8,
+            pixels_per_cell: 8,
+            scaling_factor: 1.0,
+        };
+        Program {
+            graphs: vec![graph("text_encoder"), graph("unet")],
+            pipeline: PipelineSpec {
+                scheduler,
+                latent,
+                tokens: 77,
+                files: BTreeMap::new(),
+            },
+        }
+    }
+
+    fn pipeline() -> Pipeline {
+        "remove-no-ops,eliminate-dead-code".parse().unwrap()
+    }
+
+    #[test]
+    fn every_pass_runs_on_every_graph_and_is_reported() {
+        let (program, reports) = pipeline().run(program(), &RunOptions::default()).unwrap();
+        assert!(program.graphs.iter().all(|g| g.nodes().len() == 1));
+        let lines: Vec<String> = reports.iter().map(ToString::to_string).collect();
+        let expected = [
+            "1 remove-no-ops text_encoder: 3 -> 2 nodes, 1 nodes removed, 0 nodes joined",
+            "2 remove-no-ops unet: 3 -> 2 nodes, 1 nodes removed, 0 nodes joined",
+            "3 eliminate-dead-code text_encoder: 2 -> 1 nodes, 1 nodes dropped, 0 weights dropped",
+            "4 eliminate-dead-code unet: 2 -> 1 nodes, 1 nodes dropped, 0 weights dropped",
+        ];
+        assert_eq!(lines, expected);
+        let (_, again) = pipeline().run(program, &RunOptions::default()).unwrap();
+        assert!(again.iter().all(|r| !r.changed));
+    }
+
+    #[test]
+    fn the_limit_counts_single_runs() {
+        let options = RunOptions {
+            pass_limit: Some(3),
+            ..RunOptions::default()
+        };
+        let (program, reports) = pipeline().run(program(), &options).unwrap();
+        assert_eq!(reports.len(), 3);
+        let nodes: Vec<usize> = program.graphs.iter().map(|g| g.nodes().len()).collect();
+        assert_eq!(nodes, [1, 2]);
+    }
+
+    #[test]
+    fn graphs_are_printed_after_the_pass_that_was_asked_for() {
+        let printed = RefCell::new(Vec::new());
+        let print = |report: &PassReport, text: &str| {
+            printed
+                .borrow_mut()
+                .push((report.run, text.contains("dead")));
+        };
+        let options = RunOptions {
+            print_after: Some("remove-no-ops"),
+            print: Some(&print),
+            ..RunOptions::default()
+        };
+        pipeline().run(program(), &options).unwrap();
+        assert_eq!(printed.into_inner(), [(1, true), (2, true)]);
+    }
+
+    /// Gives two parameters of one name and different data, which invariant 8 forbids.
+    #[derive(Debug)]
+    struct Breaking;
+
+    impl Pass for Breaking {
+        fn name(&self) -> &'static str {
+            "breaking"
+        }
+
+        fn run(&self, graph: &Graph, _: &PassContext<'_>) -> Result<Option<Change>, PassError> {
+            let mut graph = graph.clone();
+            graph.parameter("w", LazyTensor::from_f32(&[1], &[0.0]));
+            graph.parameter("w", LazyTensor::from_f32(&[1], &[1.0]));
+            let counts = Vec::new();
+            Ok(Some(Change { graph, counts }))
+        }
+    }
+
+    #[test]
+    fn what_a_pass_makes_is_verified() {
+        let mut graph = graph("unet");
+        let error = run_pass(&Breaking, &mut graph, 1, &RunOptions::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("the graph is malformed after pass 'breaking':\n"),
+            "{text}"
+        );
+        assert!(graph.weights().is_empty());
+    }
+
+    #[test]
+    fn cancelling_ends_the_run() {
+        let options = RunOptions {
+            context: PassContext {
+                cancelled: &|| true,
+            },
+            ..RunOptions::default()
+        };
+        let result = pipeline().run(program(), &options);
+        assert!(matches!(result, Err(PassError::Cancelled)));
+    }
 }

@@ -118,7 +118,7 @@ pub enum PassError {
         /// Name of the pass.
         pass: &'static str,
         /// What does not fit.
-        source: BuildError,
+        source: Box<BuildError>,
     },
     /// Weights that the pass cannot treat, all of them.
     #[error("pass '{pass}': {} of the weights cannot be used:{}", problems.len(), Lines(problems))]
@@ -147,7 +147,10 @@ pub enum PassError {
 impl PassError {
     /// Adapter for `map_err` on graph building.
     pub fn build(pass: &'static str) -> impl Fn(BuildError) -> PassError {
-        move |source| PassError::Build { pass, source }
+        move |source| PassError::Build {
+            pass,
+            source: Box::new(source),
+        }
     }
 }
 

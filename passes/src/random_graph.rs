@@ -72,8 +72,12 @@ fn node(g: &Graph, values: &[ValueId], kind: usize, a: usize, b: usize) -> (Op, 
         }
         4 => {
             let mut perm: Vec<usize> = (0..dims.len()).collect();
+            // A rotation and an exchange, so that the order of two transposes matters; sometimes neither.
             if b % 3 > 0 {
                 perm.rotate_left(b % dims.len().max(1));
+            }
+            if b % 4 > 1 && perm.len() > 1 {
+                perm.swap(0, 1);
             }
             (Transpose { perm }.into(), vec![first])
         }

@@ -74,9 +74,7 @@ impl BlobFile<'_> {
         let work = || {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(blob) = self.blobs.get(index) else {
-                    return None;
-                };
+                let blob = self.blobs.get(index)?;
                 if frontier.lock().failed {
                     return None;
                 }

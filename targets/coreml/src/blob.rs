@@ -55,7 +55,9 @@ impl WeightFile {
         assert!(dtype_code(tensor.dtype()).is_some());
         let key = (tensor.dtype(), tensor.shape().to_vec());
         let candidates = self.by_type.entry(key).or_default();
-        let equal = candidates.iter().find(|&&i| self.entries[i].tensor.same_data(tensor));
+        let equal = candidates
+            .iter()
+            .find(|&&i| self.entries[i].tensor.same_data(tensor));
         if let Some(&i) = equal {
             return self.entries[i].offset;
         }
@@ -142,7 +144,11 @@ mod tests {
         let mut file = WeightFile::default();
         let a = LazyTensor::from_f32(&[2], &[1.0, -2.0]).cast(DType::F16);
         let b = LazyTensor::from_f32(&[1], &[0.5]);
-        let offsets = [file.add("a", &a), file.add("b", &b), file.add("c", &a.clone())];
+        let offsets = [
+            file.add("a", &a),
+            file.add("b", &b),
+            file.add("c", &a.clone()),
+        ];
         assert_eq!(offsets, [64, 192, 64]);
         file.write("unet", &path, &Silent).unwrap();
         let bytes = std::fs::read(&path).unwrap();
@@ -151,7 +157,10 @@ mod tests {
         assert_eq!(&bytes[..12], [2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
         // Metadata of `a`: sentinel, Float16 = 1, four bytes, data at 128.
         assert_eq!(&bytes[64..72], [0xEF, 0xBE, 0xAD, 0xDE, 1, 0, 0, 0]);
-        assert_eq!(&bytes[72..88], [4, 0, 0, 0, 0, 0, 0, 0, 128, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            &bytes[72..88],
+            [4, 0, 0, 0, 0, 0, 0, 0, 128, 0, 0, 0, 0, 0, 0, 0]
+        );
         // 1.0 is 0x3C00 and -2.0 is 0xC000 in binary16; zeros up to the next blob.
         assert_eq!(&bytes[128..134], [0x00, 0x3C, 0x00, 0xC0, 0, 0]);
         assert_eq!(&bytes[192..200], [0xEF, 0xBE, 0xAD, 0xDE, 2, 0, 0, 0]);

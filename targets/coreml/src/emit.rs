@@ -6,14 +6,16 @@ use std::path::Path;
 use prost::Message;
 use snapc_ir::{DType, Graph, TensorType};
 use snapc_target::{
-    EmitOptions, Emitted, EmittedGraph, Progress, TargetError, VerifiedProgram, write_file,
+    EmitOptions, Emitted, EmittedGraph, Interface, Progress, TargetError, VerifiedProgram,
+    write_file,
 };
 
 use crate::level::Level;
-use crate::lower::{Lowered, lower};
+use crate::lower::{IntegerFeatures, Lowered, lower};
 use crate::package;
 use crate::proto::{
-    ArrayDataType, ArrayFeatureType, FeatureDescription, FeatureType, Metadata, Model, ModelDescription,
+    ArrayDataType, ArrayFeatureType, FeatureDescription, FeatureType, Metadata, Model,
+    ModelDescription,
 };
 
 /// Files of the checkpoint's tokenizer that go with the packages, under their names beside them.
@@ -41,11 +43,15 @@ pub(crate) fn emit(
     progress: &dyn Progress,
 ) -> Result<Emitted, TargetError> {
     let level = Level::of_ios(options.min_ios)?;
+    let integers = match options.interface {
+        Interface::Plain => IntegerFeatures::Int32,
+        Interface::Apple => IntegerFeatures::Float32,
+    };
     // All graphs are lowered before anything is written, so that what is not supported is said at once.
     let lowered = program
         .graphs()
         .iter()
-        .map(|graph| Ok((graph, lower(graph, level)?)))
+        .map(|graph| Ok((graph, lower(graph, level, integers)?)))
         .collect::<Result<Vec<_>, TargetError>>()?;
     let mut emitted = Emitted::default();
     for (graph, lowered) in lowered {
@@ -76,13 +82,20 @@ pub(crate) fn emit(
 }
 
 /// The model file of a lowered graph, with facts about it for people.
-pub(crate) fn model_of(graph: &Graph, lowered: &Lowered, level: Level, facts: &[(&str, &str)]) -> Model {
+pub(crate) fn model_of(
+    graph: &Graph,
+    lowered: &Lowered,
+    level: Level,
+    facts: &[(&str, &str)],
+) -> Model {
     let describe = |list: &[(String, TensorType)]| {
         let features = list.iter().map(|(name, ty)| feature(name, ty));
         features.collect()
     };
-    let user_defined: BTreeMap<String, String> =
-        facts.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let user_defined: BTreeMap<String, String> = facts
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
     let metadata = Metadata {
         short_description: format!("Stable Diffusion, {}", graph.name().replace('_', " ")),
         version_string: env!("CARGO_PKG_VERSION").to_owned(),

@@ -5,7 +5,7 @@
 //!
 //! | package | inputs | outputs |
 //! |---|---|---|
-//! | TextEncoder | `input_ids` f32 `[N,77]` | `last_hidden_state`, `pooled_outputs` f32 |
+//! | TextEncoder | `input_ids` f32 `[N,77]`, made so by lowering | `last_hidden_state`, `pooled_outputs` f32 |
 //! | Unet | `sample` `[N,4,H,W]`, `timestep` `[N]`, `encoder_hidden_states` `[N,D,1,77]` | `noise_pred` f32 |
 //! | VAEDecoder | `z` `[N,4,H,W]` | `image` f32 |
 //!
@@ -13,7 +13,9 @@
 //! whose point would be lost if its inputs were rounded.
 
 use snapc_ir::ops::{Cast, Reshape, Transpose};
-use snapc_ir::{BuildError, DType, Dim, Graph, Node, Op, Program, Rebuild, Shape, TensorType, ValueId};
+use snapc_ir::{
+    BuildError, DType, Dim, Graph, Node, Op, Program, Rebuild, Shape, TensorType, ValueId,
+};
 use snapc_target::{EmitOptions, Interface, Precision, TargetError, bind_batch};
 
 /// Binds the batch and gives every graph the features of the options.
@@ -42,7 +44,13 @@ fn with_features(graph: &Graph, batch: usize, options: &EmitOptions) -> Result<G
         let ty = graph.ty(input.value).clone();
         let value = match options.interface {
             Interface::Plain => plain_input(&mut rebuild.graph, &input.name, ty),
-            Interface::Apple => apple_input(&mut rebuild.graph, &input.name, ty, batch, options.precision)?,
+            Interface::Apple => apple_input(
+                &mut rebuild.graph,
+                &input.name,
+                ty,
+                batch,
+                options.precision,
+            )?,
         };
         rebuild.bind(input.value, value);
     }
@@ -55,7 +63,10 @@ fn with_features(graph: &Graph, batch: usize, options: &EmitOptions) -> Result<G
     }
     let mut features = Vec::new();
     for output in graph.outputs() {
-        features.push((apple_output(graph.name(), &output.name), rebuild.operand(output.value)?));
+        features.push((
+            apple_output(graph.name(), &output.name),
+            rebuild.operand(output.value)?,
+        ));
     }
     // The outputs have other names, so `Rebuild::finish`, which keeps the old ones, does not apply.
     let mut graph = rebuild.graph;
@@ -86,12 +97,10 @@ fn apple_input(
         Precision::F16 => DType::F16,
         Precision::F32 => DType::F32,
     };
-    let mut declare = |name: &str, dtype: DType, shape: Shape| graph.input(name, TensorType::new(dtype, shape));
+    let mut declare =
+        |name: &str, dtype: DType, shape: Shape| graph.input(name, TensorType::new(dtype, shape));
     match (name, ty.shape.dims()) {
-        ("input_ids", _) => {
-            let ids = declare(name, DType::F32, ty.shape);
-            cast(graph, ids, ty.dtype, name)
-        }
+        ("input_ids", _) => Ok(declare(name, ty.dtype, ty.shape)),
         ("timestep", _) => {
             let timestep = declare(name, float, Shape::fixed(&[batch]));
             cast(graph, timestep, ty.dtype, name)
@@ -99,7 +108,9 @@ fn apple_input(
         ("encoder_hidden_states", &[n, tokens, width]) => {
             let states = declare(name, float, Shape(vec![n, width, Dim::Fixed(1), tokens]));
             let states = cast(graph, states, ty.dtype, name)?;
-            let reshape = Reshape { shape: vec![n, width, tokens] };
+            let reshape = Reshape {
+                shape: vec![n, width, tokens],
+            };
             let states = graph.add(reshape, &[states], name)?;
             let perm = vec![0, 2, 1];
             graph.add(Transpose { perm }, &[states], name)
@@ -136,7 +147,13 @@ fn copy_with_batch(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<ValueId, Bu
     let Op::Reshape(reshape) = &node.op else {
         return rebuild.copy(node);
     };
-    let old = rebuild.old().ty(node.operands[0]).shape.dims().first().copied();
+    let old = rebuild
+        .old()
+        .ty(node.operands[0])
+        .shape
+        .dims()
+        .first()
+        .copied();
     let operands = rebuild.operands(node)?;
     let new = rebuild.graph.ty(operands[0]).shape.dims().first().copied();
     let mut shape = reshape.shape.clone();
@@ -146,5 +163,7 @@ fn copy_with_batch(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<ValueId, Bu
     {
         *first = new;
     }
-    rebuild.graph.add(Reshape { shape }, &operands, node.name.clone())
+    rebuild
+        .graph
+        .add(Reshape { shape }, &operands, node.name.clone())
 }

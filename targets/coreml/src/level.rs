@@ -48,7 +48,9 @@ impl Level {
 
     /// The level of a `specificationVersion`.
     pub fn of_specification(version: i32) -> Option<Level> {
-        Level::ALL.into_iter().find(|l| l.specification() == version)
+        Level::ALL
+            .into_iter()
+            .find(|l| l.specification() == version)
     }
 
     /// The level of `--min-ios`.
@@ -76,8 +78,13 @@ mod tests {
 
     #[test]
     fn levels_pair_versions_as_the_format_does() {
-        let pairs: Vec<_> = Level::ALL.map(|l| (l.ios(), l.specification(), l.opset())).to_vec();
-        assert_eq!(pairs, [(16, 7, "CoreML6"), (17, 8, "CoreML7"), (18, 9, "CoreML8")]);
+        let pairs: Vec<_> = Level::ALL
+            .map(|l| (l.ios(), l.specification(), l.opset()))
+            .to_vec();
+        assert_eq!(
+            pairs,
+            [(16, 7, "CoreML6"), (17, 8, "CoreML7"), (18, 9, "CoreML8")]
+        );
         assert_eq!(Level::of_specification(9), Some(Level::Ios18));
         assert_eq!(Level::of_specification(6), None);
         let error = Level::of_ios(15).unwrap_err().to_string();

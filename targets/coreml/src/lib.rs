@@ -29,7 +29,8 @@ use std::path::Path;
 
 use snapc_ir::{DType, Graph, Op, Program};
 use snapc_target::{
-    AttentionForm, Capabilities, EmitOptions, Emitted, Finding, Progress, Target, TargetError, VerifiedProgram,
+    AttentionForm, Capabilities, EmitOptions, Emitted, Finding, Progress, Target, TargetError,
+    VerifiedProgram,
 };
 
 pub use level::Level;
@@ -42,7 +43,12 @@ pub struct CoreMl;
 fn is_native(op: &Op) -> bool {
     matches!(
         op,
-        Op::Gelu(_) | Op::QuickGelu(_) | Op::Silu(_) | Op::GroupNorm(_) | Op::LayerNorm(_) | Op::Linear(_)
+        Op::Gelu(_)
+            | Op::QuickGelu(_)
+            | Op::Silu(_)
+            | Op::GroupNorm(_)
+            | Op::LayerNorm(_)
+            | Op::Linear(_)
     )
 }
 
@@ -108,7 +114,13 @@ impl Target for CoreMl {
 
     fn artifact_bytes(&self, program: &Program, _options: &EmitOptions) -> u64 {
         let bytes: u64 = program.graphs.iter().map(planned_weight_bytes).sum();
-        let tokenizer = |name: &str| program.pipeline.files.get(name).map_or(0, |f| f.len() as u64);
+        let tokenizer = |name: &str| {
+            program
+                .pipeline
+                .files
+                .get(name)
+                .map_or(0, |f| f.len() as u64)
+        };
         bytes + tokenizer("tokenizer/vocab.json") + tokenizer("tokenizer/merges.txt")
     }
 

@@ -12,7 +12,9 @@ pub(crate) const RESERVED: [&str; 26] = [
 /// Whether a word may name a value or a feature.
 pub(crate) fn is_identifier(word: &str) -> bool {
     let mut chars = word.chars();
-    let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    let first = chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     first && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
@@ -64,7 +66,10 @@ mod tests {
     #[test]
     fn names_become_identifiers() {
         for (name, expected) in [
-            ("down_blocks.0.resnets.1/conv1", "down_blocks_0_resnets_1_conv1"),
+            (
+                "down_blocks.0.resnets.1/conv1",
+                "down_blocks_0_resnets_1_conv1",
+            ),
             ("0", "_0"),
             ("", "_"),
             ("größe", "gr__e"),

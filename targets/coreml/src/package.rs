@@ -63,7 +63,12 @@ fn manifest(model_sha256: &str, weights_sha256: &str) -> String {
     let model = identifier("model", model_sha256);
     let weights = identifier("weights", weights_sha256);
     let mut entries = [
-        (model.clone(), "model.mlmodel", MODEL, "CoreML Model Specification"),
+        (
+            model.clone(),
+            "model.mlmodel",
+            MODEL,
+            "CoreML Model Specification",
+        ),
         (weights, "weights", WEIGHTS, "CoreML Model Weights"),
     ];
     entries.sort();
@@ -95,7 +100,14 @@ fn identifier(role: &str, sha256: &str) -> String {
     bytes[8] = bytes[8] & 0x3F | 0x80;
     let hex: String = bytes.iter().map(|b| format!("{b:02X}")).collect();
     let part = |range: std::ops::Range<usize>| &hex[range];
-    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
+    [
+        part(0..8),
+        part(8..12),
+        part(12..16),
+        part(16..20),
+        part(20..32),
+    ]
+    .join("-")
 }
 
 #[cfg(test)]

@@ -378,7 +378,11 @@ pub(crate) fn immediate(dtype: DataType, shape: &[usize], elements: Elements) ->
 /// A string in place.
 pub(crate) fn string(text: &str) -> Value {
     let values = vec![text.to_owned()];
-    immediate(DataType::String, &[], Elements::Strings(RepeatedStrings { values }))
+    immediate(
+        DataType::String,
+        &[],
+        Elements::Strings(RepeatedStrings { values }),
+    )
 }
 
 #[cfg(test)]

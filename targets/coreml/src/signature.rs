@@ -70,7 +70,12 @@ pub(crate) struct Signature {
 
 const FLOAT: &[DataType] = &[DataType::Float16, DataType::Float32];
 const NUMBER: &[DataType] = &[DataType::Float16, DataType::Float32, DataType::Int32];
-const ANY: &[DataType] = &[DataType::Float16, DataType::Float32, DataType::Int32, DataType::Bool];
+const ANY: &[DataType] = &[
+    DataType::Float16,
+    DataType::Float32,
+    DataType::Int32,
+    DataType::Bool,
+];
 const INT: &[DataType] = &[DataType::Int32];
 const BOOL: &[DataType] = &[DataType::Bool];
 const FACTOR: &[DataType] = &[DataType::Float32, DataType::Int32];
@@ -168,7 +173,10 @@ pub(crate) const SIGNATURES: &[Signature] = &[
     },
     signature(
         "softmax",
-        &[required("x", Kind::Tensor(FLOAT)), required("axis", Kind::Scalar(INT))],
+        &[
+            required("x", Kind::Tensor(FLOAT)),
+            required("axis", Kind::Scalar(INT)),
+        ],
     ),
     signature(
         "reduce_mean",
@@ -211,7 +219,10 @@ pub(crate) const SIGNATURES: &[Signature] = &[
                 required("weight", Kind::Tensor(FLOAT)),
                 omittable("bias", Kind::Tensor(FLOAT)),
                 required("strides", Kind::Vector(DataType::Int32)),
-                required("pad_type", Kind::Word(&["valid", "same", "same_lower", "custom"])),
+                required(
+                    "pad_type",
+                    Kind::Word(&["valid", "same", "same_lower", "custom"]),
+                ),
                 required("pad", Kind::Vector(DataType::Int32)),
                 required("dilations", Kind::Vector(DataType::Int32)),
                 required("groups", Kind::Scalar(INT)),
@@ -333,7 +344,9 @@ pub(crate) fn find(operation: &str) -> Option<&'static Signature> {
 impl Signature {
     /// The parameter of that name at a level.
     pub(crate) fn parameter(&self, name: &str, level: Level) -> Option<&'static Parameter> {
-        self.parameters.iter().find(|p| p.name == name && p.since <= level)
+        self.parameters
+            .iter()
+            .find(|p| p.name == name && p.since <= level)
     }
 }
 
@@ -346,7 +359,11 @@ mod tests {
     fn operations_and_parameters_are_unique_and_refer_to_each_other() {
         let mut operations = BTreeSet::new();
         for s in SIGNATURES {
-            assert!(operations.insert(s.operation), "{} stands twice", s.operation);
+            assert!(
+                operations.insert(s.operation),
+                "{} stands twice",
+                s.operation
+            );
             let names: BTreeSet<&str> = s.parameters.iter().map(|p| p.name).collect();
             assert_eq!(names.len(), s.parameters.len(), "{}", s.operation);
             let mut referred = s.same_type.to_vec();
@@ -354,7 +371,11 @@ mod tests {
             if let ResultType::Of(name) = s.result {
                 referred.push(name);
             }
-            assert!(referred.iter().all(|n| names.contains(n)), "{}", s.operation);
+            assert!(
+                referred.iter().all(|n| names.contains(n)),
+                "{}",
+                s.operation
+            );
         }
     }
 }

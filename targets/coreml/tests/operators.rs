@@ -1,6 +1,8 @@
 //! Every example of every operator, at every level and precision: emitted, clean for the verifier, loaded by coremltools,
 //! and evaluated there to what the reference evaluator says.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod foreign_reader;
 
 use foreign_reader::{Job, Tensors, emit_program, program, psnr, rounded, run};
@@ -26,7 +28,8 @@ impl Numbers {
         let shape = ty.shape.bind(BATCH);
         let n = shape.iter().product();
         if !ty.dtype.is_float() {
-            let ints = (0..n).map(|_| ((self.next() + 1.0) / 2.0 * example.int_bound as f32) as i64);
+            let ints =
+                (0..n).map(|_| ((self.next() + 1.0) / 2.0 * example.int_bound as f32) as i64);
             return Tensor::int(&shape, ints.collect());
         }
         let positive = matches!(example.op, Op::Sqrt(_) | Op::Div(_));
@@ -48,7 +51,11 @@ fn with_float(example: &Example, float: DType) -> Option<Example> {
     }
     if let Op::Cast(cast) = &mut example.op {
         // Casts between float types stay what they are.
-        cast.to = if cast.to == DType::BF16 { float } else { cast.to };
+        cast.to = if cast.to == DType::BF16 {
+            float
+        } else {
+            cast.to
+        };
     }
     let types: Vec<&TensorType> = example.operands.iter().collect();
     example.op.infer(&types).ok().map(|_| example)
@@ -70,7 +77,8 @@ fn graph_of(name: &str, example: &Example, numbers: &mut Numbers) -> (Graph, Ten
     let mut operands = Vec::new();
     for (i, ty) in example.operands.iter().enumerate() {
         let tensor = numbers.tensor(example, ty);
-        let constant = !ty.shape.has_batch() && (is_parameter(&example.op, i) || ty.shape.rank() == 0);
+        let constant =
+            !ty.shape.has_batch() && (is_parameter(&example.op, i) || ty.shape.rank() == 0);
         let operand = if constant {
             graph.constant(format!("{name}.{i}"), to_lazy(&tensor, ty.dtype))
         } else {
@@ -80,9 +88,13 @@ fn graph_of(name: &str, example: &Example, numbers: &mut Numbers) -> (Graph, Ten
         };
         operands.push(operand);
     }
-    let result = graph.add(example.op.clone(), &operands, format!("{name}.op")).unwrap();
+    let result = graph
+        .add(example.op.clone(), &operands, format!("{name}.op"))
+        .unwrap();
     let result = match graph.ty(result).dtype {
-        DType::Bool => graph.add(Cast { to: DType::I32 }, &[result], "numbers").unwrap(),
+        DType::Bool => graph
+            .add(Cast { to: DType::I32 }, &[result], "numbers")
+            .unwrap(),
         _ => result,
     };
     graph.output("result", result);
@@ -103,14 +115,21 @@ fn to_lazy(tensor: &Tensor, dtype: DType) -> LazyTensor {
     if dtype.is_float() {
         return LazyTensor::from_f32(&tensor.shape, tensor.floats()).cast(dtype);
     }
-    let ints: Vec<i32> = tensor.ints().iter().map(|&x| i32::try_from(x).unwrap()).collect();
+    let ints: Vec<i32> = tensor
+        .ints()
+        .iter()
+        .map(|&x| i32::try_from(x).unwrap())
+        .collect();
     LazyTensor::from_i32(&tensor.shape, &ints).cast(dtype)
 }
 
 /// Whether Core ML has the element types of a graph, and its result can be a feature.
 fn is_expressible(graph: &Graph) -> bool {
     let lacks = |d: DType| matches!(d, DType::I64 | DType::BF16);
-    let divides_ints = graph.nodes().iter().any(|n| matches!(n.op, Op::Div(_)) && !graph.ty(n.result).dtype.is_float());
+    let divides_ints = graph
+        .nodes()
+        .iter()
+        .any(|n| matches!(n.op, Op::Div(_)) && !graph.ty(n.result).dtype.is_float());
     let result = graph.ty(graph.outputs()[0].value);
     !divides_ints && result.shape.rank() > 0 && !graph.values().iter().any(|v| lacks(v.ty.dtype))
 }
@@ -118,7 +137,11 @@ fn is_expressible(graph: &Graph) -> bool {
 fn options(level: Level, float: DType, attention: AttentionForm) -> EmitOptions {
     EmitOptions {
         min_ios: level.ios(),
-        precision: if float == DType::F16 { Precision::F16 } else { Precision::F32 },
+        precision: if float == DType::F16 {
+            Precision::F16
+        } else {
+            Precision::F32
+        },
         attention,
         batch: Some(BATCH),
         ..EmitOptions::default()
@@ -137,7 +160,9 @@ fn every_example_is_read_and_evaluated_by_coremltools() {
                 if attention == AttentionForm::Sdpa && level < Level::Ios18 {
                     continue;
                 }
-                let folder = dir.path().join(format!("{}-{float}-{attention}", level.ios()));
+                let folder = dir
+                    .path()
+                    .join(format!("{}-{float}-{attention}", level.ios()));
                 std::fs::create_dir(&folder).unwrap();
                 let mut graphs = Vec::new();
                 for (i, example) in Op::examples().iter().enumerate() {
@@ -155,7 +180,11 @@ fn every_example_is_read_and_evaluated_by_coremltools() {
                     seen.insert(example.op.name());
                     let name = format!("{level} {float} {attention} {:?}", example.op);
                     let package = folder.join(format!("{}.mlpackage", graph.name()));
-                    jobs.push(Job { name, package, inputs });
+                    jobs.push(Job {
+                        name,
+                        package,
+                        inputs,
+                    });
                     graphs.push(graph);
                 }
                 for graph in &graphs {
@@ -173,7 +202,11 @@ fn every_example_is_read_and_evaluated_by_coremltools() {
     assert!(missing.is_empty(), "no example of {missing:?} was emitted");
 
     let mut failures = Vec::new();
-    for ((job, outputs), (expected, floor)) in jobs.iter().zip(run(&jobs.iter().collect::<Vec<_>>())).zip(&expected) {
+    for ((job, outputs), (expected, floor)) in jobs
+        .iter()
+        .zip(run(&jobs.iter().collect::<Vec<_>>()))
+        .zip(&expected)
+    {
         let psnr = psnr(expected, &outputs["result"]);
         // Equal results of one element have no range, and no error either.
         if psnr.is_nan() || psnr >= *floor {
@@ -181,7 +214,13 @@ fn every_example_is_read_and_evaluated_by_coremltools() {
         }
         failures.push(format!("{}: {psnr:.1} dB, not {floor}", job.name));
     }
-    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), jobs.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {}:\n{}",
+        failures.len(),
+        jobs.len(),
+        failures.join("\n")
+    );
 }
 
 #[test]
@@ -189,18 +228,25 @@ fn what_core_ml_lacks_is_declined_by_name() {
     let mut graph = Graph::new("unet");
     let ids = graph.input("ids", TensorType::new(DType::I32, Shape::fixed(&[2])));
     let wide = graph.add(Cast { to: DType::I64 }, &[ids], "widen").unwrap();
-    let narrow = graph.add(Cast { to: DType::I32 }, &[wide], "narrow").unwrap();
+    let narrow = graph
+        .add(Cast { to: DType::I32 }, &[wide], "narrow")
+        .unwrap();
     graph.output("y", narrow);
     let options = EmitOptions::default();
     let legal = legalize(&graph, &CoreMl.capabilities(&options)).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let error = emit_one(legal, &options, dir.path()).unwrap_err();
-    assert!(matches!(&error, TargetError::Unsupported { node, op: "cast", .. } if node == "widen"), "{error}");
+    assert!(
+        matches!(&error, TargetError::Unsupported { node, op: "cast", .. } if node == "widen"),
+        "{error}"
+    );
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 fn emit_one(graph: Graph, options: &EmitOptions, dir: &std::path::Path) -> Result<(), TargetError> {
     let program = program(vec![graph]);
     let verified = snapc_target::VerifiedProgram::new(&program)?;
-    CoreMl.emit(&verified, options, dir, &snapc_target::Silent).map(|_| ())
+    CoreMl
+        .emit(&verified, options, dir, &snapc_target::Silent)
+        .map(|_| ())
 }

@@ -1,6 +1,8 @@
 //! The tiny pipeline as packages, at every level, precision and interface: features as the contract has them, and
 //! results, as coremltools reads and numpy computes them, equal to those of diffusers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod foreign_reader;
 
 use std::path::Path;
@@ -16,9 +18,16 @@ const GRAPHS: [&str; 3] = ["text_encoder", "unet", "vae_decoder"];
 
 /// The tiny pipeline after the passes of a precision.
 fn optimized(precision: Precision) -> Program {
-    let checkpoint = snapc_import::open(&repository().join("fixtures/tiny"), &ImportOptions::default()).unwrap();
+    let checkpoint = snapc_import::open(
+        &repository().join("fixtures/tiny"),
+        &ImportOptions::default(),
+    )
+    .unwrap();
     let program = checkpoint.import().unwrap();
-    let named = NAMED_PIPELINES.iter().find(|p| p.name == precision.name()).unwrap();
+    let named = NAMED_PIPELINES
+        .iter()
+        .find(|p| p.name == precision.name())
+        .unwrap();
     let pipeline: Pipeline = named.passes.parse().unwrap();
     pipeline.run(program, &RunOptions::default()).unwrap().0
 }
@@ -45,9 +54,10 @@ fn feature_value(interface: Interface, name: &str, batch: usize, value: &Tensor)
     match (interface, name) {
         (Interface::Plain, "timestep") => Tensor::float(&[1], value.floats().to_vec()),
         (Interface::Apple, "timestep") => Tensor::float(&[batch], vec![value.floats()[0]; batch]),
-        (Interface::Apple, "input_ids") => {
-            Tensor::float(&value.shape, value.ints().iter().map(|&x| x as f32).collect())
-        }
+        (Interface::Apple, "input_ids") => Tensor::float(
+            &value.shape,
+            value.ints().iter().map(|&x| x as f32).collect(),
+        ),
         (Interface::Apple, "encoder_hidden_states") => channels_first(value),
         _ => value.clone(),
     }
@@ -75,13 +85,25 @@ struct Case {
     floor: f64,
 }
 
-fn cases(what: &str, dir: &Path, emitted: &Emitted, options: &EmitOptions, reference: &Tensors) -> Vec<Case> {
-    let floor = if options.precision == Precision::F16 { 65.0 } else { 100.0 };
+fn cases(
+    what: &str,
+    dir: &Path,
+    emitted: &Emitted,
+    options: &EmitOptions,
+    reference: &Tensors,
+) -> Vec<Case> {
+    let floor = if options.precision == Precision::F16 {
+        65.0
+    } else {
+        100.0
+    };
     let interface = options.interface;
     let of_graph = |graph: &str| {
         let batch = options.batch.unwrap_or(if graph == "unet" { 2 } else { 1 });
         let prefix = format!("{graph}.b{batch}.");
-        let tensors = reference.iter().filter_map(move |(k, v)| Some((k.strip_prefix(&prefix)?, v)));
+        let tensors = reference
+            .iter()
+            .filter_map(move |(k, v)| Some((k.strip_prefix(&prefix)?, v)));
         let outputs = ["last_hidden_state", "pooler_output", "out_sample"];
         let (mut inputs, mut expected) = (Tensors::new(), Tensors::new());
         for (name, value) in tensors {
@@ -101,7 +123,11 @@ fn cases(what: &str, dir: &Path, emitted: &Emitted, options: &EmitOptions, refer
             package: dir.join(&graph.file),
             inputs,
         };
-        Case { job, expected, floor }
+        Case {
+            job,
+            expected,
+            floor,
+        }
     };
     emitted.graphs.iter().map(case).collect()
 }
@@ -112,26 +138,54 @@ fn packages_compute_what_diffusers_computes() {
     let reference = reference();
     let mut list: Vec<EmitOptions> = Vec::new();
     for precision in [Precision::F32, Precision::F16] {
-        let base = EmitOptions { precision, ..EmitOptions::default() };
+        let base = EmitOptions {
+            precision,
+            ..EmitOptions::default()
+        };
         for level in Level::ALL {
             for interface in [Interface::Plain, Interface::Apple] {
-                list.push(EmitOptions { min_ios: level.ios(), interface, ..base.clone() });
+                list.push(EmitOptions {
+                    min_ios: level.ios(),
+                    interface,
+                    ..base.clone()
+                });
             }
         }
-        list.push(EmitOptions { min_ios: 18, attention: AttentionForm::Sdpa, ..base.clone() });
-        list.push(EmitOptions { batch: Some(1), ..base.clone() });
-        list.push(EmitOptions { batch: Some(2), ..base.clone() });
+        list.push(EmitOptions {
+            min_ios: 18,
+            attention: AttentionForm::Sdpa,
+            ..base.clone()
+        });
+        list.push(EmitOptions {
+            batch: Some(1),
+            ..base.clone()
+        });
+        list.push(EmitOptions {
+            batch: Some(2),
+            ..base.clone()
+        });
     }
     let mut cases_of_all = Vec::new();
     for precision in [Precision::F32, Precision::F16] {
         let program = optimized(precision);
-        for (i, options) in list.iter().enumerate().filter(|(_, o)| o.precision == precision) {
+        for (i, options) in list
+            .iter()
+            .enumerate()
+            .filter(|(_, o)| o.precision == precision)
+        {
             let folder = dir.path().join(i.to_string());
             std::fs::create_dir(&folder).unwrap();
             let (_, emitted) = emit_program(program.clone(), options, &folder);
             assert_eq!(emitted.graphs.len(), GRAPHS.len());
-            let EmitOptions { min_ios, interface, attention, batch, .. } = options;
-            let what = format!("iOS {min_ios} {precision} {interface} {attention} batch {batch:?}");
+            let EmitOptions {
+                min_ios,
+                interface,
+                attention,
+                batch,
+                ..
+            } = options;
+            let batch = batch.map_or("default".to_owned(), |b| b.to_string());
+            let what = format!("iOS {min_ios} {precision} {interface} {attention} batch {batch}");
             cases_of_all.extend(cases(&what, &folder, &emitted, options, &reference));
         }
     }
@@ -143,18 +197,63 @@ fn packages_compute_what_diffusers_computes() {
         for (name, expected) in &case.expected {
             let db = psnr(expected, &outputs[name]);
             failed |= db.is_nan() || db < case.floor;
-            lines.push(format!("{} {name}: {db:.1} dB, at least {}", case.job.name, case.floor));
+            lines.push(format!(
+                "{} {name}: {db:.1} dB, at least {}",
+                case.job.name, case.floor
+            ));
         }
     }
     assert!(!failed, "{}", lines.join("\n"));
     println!("{}", lines.join("\n"));
 }
 
+/// Apple's UNet takes a timestep per sample. Each row of a batch must be what diffusers gives for that row alone at its
+/// timestep, also when the timesteps differ.
+#[test]
+fn every_row_of_a_batch_has_its_own_timestep() {
+    let reference = reference();
+    let one = |name: &str| reference[&format!("unet.b1.{name}")].floats();
+    let two = |name: &str| reference[&format!("unet.b2.{name}")].floats();
+    assert_ne!(one("timestep"), two("timestep"));
+    // Row 0 from the reference of one sample, row 1 from that of two.
+    let rows = |name: &str| {
+        let mut shape = reference[&format!("unet.b1.{name}")].shape.clone();
+        shape[0] = 2;
+        let second = &two(name)[one(name).len()..];
+        Tensor::float(&shape, [one(name), second].concat())
+    };
+    let options = EmitOptions {
+        precision: Precision::F32,
+        interface: Interface::Apple,
+        ..EmitOptions::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    emit_program(optimized(Precision::F32), &options, dir.path());
+    let timestep = Tensor::float(&[2], [one("timestep"), two("timestep")].concat());
+    let inputs = [
+        ("sample", rows("sample")),
+        ("timestep", timestep),
+        (
+            "encoder_hidden_states",
+            channels_first(&rows("encoder_hidden_states")),
+        ),
+    ];
+    let job = Job {
+        name: "two timesteps".to_owned(),
+        package: dir.path().join("Unet.mlpackage"),
+        inputs: inputs.map(|(name, value)| (name.to_owned(), value)).into(),
+    };
+    let outputs = run(&[&job]);
+    let db = psnr(&rows("out_sample"), &outputs[0]["noise_pred"]);
+    assert!(db >= 100.0, "{db:.1} dB");
+}
+
 /// `name: type[shape]` of all features of a graph.
 fn features(emitted: &Emitted, graph: &str) -> Vec<String> {
     let graph = emitted.graphs.iter().find(|g| g.name == graph).unwrap();
     let all = graph.inputs.iter().chain(&graph.outputs);
-    all.map(|f| format!("{}: {}[{}]", f.name, f.dtype, f.shape.join(","))).collect()
+    all.map(|f| format!("{}: {}[{}]", f.name, f.dtype, f.shape.join(",")))
+        .collect()
 }
 
 /// The features of the contract (sizes of the tiny pipeline), and, for `apple`, those of Apple's packages.
@@ -165,11 +264,18 @@ fn features_are_those_of_the_interface() {
     let emitted = |interface: Interface| {
         let folder = dir.path().join(interface.name());
         std::fs::create_dir(&folder).unwrap();
-        let options = EmitOptions { interface, ..EmitOptions::default() };
+        let options = EmitOptions {
+            interface,
+            ..EmitOptions::default()
+        };
         emit_program(program.clone(), &options, &folder).1
     };
     let plain = emitted(Interface::Plain);
-    let text = ["input_ids: i32[1,77]", "last_hidden_state: f16[1,77,32]", "pooler_output: f16[1,32]"];
+    let text = [
+        "input_ids: i32[1,77]",
+        "last_hidden_state: f16[1,77,32]",
+        "pooler_output: f16[1,32]",
+    ];
     assert_eq!(features(&plain, "text_encoder"), text);
     let unet = [
         "sample: f16[2,4,16,16]",
@@ -182,7 +288,11 @@ fn features_are_those_of_the_interface() {
     assert_eq!(features(&plain, "vae_decoder"), vae);
 
     let apple = emitted(Interface::Apple);
-    let text = ["input_ids: f32[1,77]", "last_hidden_state: f32[1,77,32]", "pooled_outputs: f32[1,32]"];
+    let text = [
+        "input_ids: f32[1,77]",
+        "last_hidden_state: f32[1,77,32]",
+        "pooled_outputs: f32[1,32]",
+    ];
     assert_eq!(features(&apple, "text_encoder"), text);
     let unet = [
         "sample: f16[2,4,16,16]",
@@ -203,7 +313,10 @@ fn the_artifact_is_complete_reported_and_the_same_every_time() {
     let once = |name: &str| {
         let folder = dir.path().join(name);
         std::fs::create_dir(&folder).unwrap();
-        (folder.clone(), emit_program(program.clone(), &options, &folder))
+        (
+            folder.clone(),
+            emit_program(program.clone(), &options, &folder),
+        )
     };
     let (folder, (legal, emitted)) = once("a");
     let paths: Vec<&str> = emitted.files.iter().map(|f| f.path.as_str()).collect();
@@ -220,16 +333,34 @@ fn the_artifact_is_complete_reported_and_the_same_every_time() {
     assert_eq!(paths, expected);
     for file in &emitted.files {
         let path = folder.join(&file.path);
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), file.bytes, "{}", file.path);
-        assert_eq!(snapc_target::hash_file(&path).unwrap(), file.sha256, "{}", file.path);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().len(),
+            file.bytes,
+            "{}",
+            file.path
+        );
+        assert_eq!(
+            snapc_target::hash_file(&path).unwrap(),
+            file.sha256,
+            "{}",
+            file.path
+        );
     }
     assert_eq!(once("b").1.1, emitted);
 
     // What is planned is what is written, but for the model files and manifests.
     let planned = CoreMl.artifact_bytes(&legal, &options);
     let small = |path: &str| path.ends_with(".mlmodel") || path.ends_with("Manifest.json");
-    let written: u64 = emitted.files.iter().filter(|f| !small(&f.path)).map(|f| f.bytes).sum();
-    assert!(planned.abs_diff(written) <= written / 100, "{planned} planned, {written} written");
+    let written: u64 = emitted
+        .files
+        .iter()
+        .filter(|f| !small(&f.path))
+        .map(|f| f.bytes)
+        .sum();
+    assert!(
+        planned.abs_diff(written) <= written / 100,
+        "{planned} planned, {written} written"
+    );
 }
 
 #[test]
@@ -238,8 +369,17 @@ fn options_that_no_level_has_are_refused() {
         let program = foreign_reader::program(Vec::new());
         CoreMl.prepare(program, &options).unwrap_err().to_string()
     };
-    let sdpa = EmitOptions { attention: AttentionForm::Sdpa, ..EmitOptions::default() };
-    assert_eq!(prepare(sdpa), "option '--attention': sdpa needs --min-ios 18, not 17");
-    let old = EmitOptions { min_ios: 15, ..EmitOptions::default() };
+    let sdpa = EmitOptions {
+        attention: AttentionForm::Sdpa,
+        ..EmitOptions::default()
+    };
+    assert_eq!(
+        prepare(sdpa),
+        "option '--attention': sdpa needs --min-ios 18, not 17"
+    );
+    let old = EmitOptions {
+        min_ios: 15,
+        ..EmitOptions::default()
+    };
     assert!(prepare(old).starts_with("option '--min-ios': iOS 15"));
 }

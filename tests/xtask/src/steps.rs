@@ -10,7 +10,11 @@ use crate::process::run;
 
 /// Checks in Python that need PyTorch, each run from the workspace's root with the path of the release binary in
 /// `SNAPC`; exit code 0 means that the check holds.
-const FULL_CHECKS: &[&str] = &[];
+const FULL_CHECKS: &[&str] = &[
+    "tests/python/full/references.py",
+    "tests/python/full/optimum_pipeline.py",
+    "tests/python/full/full_size.py",
+];
 
 /// Makes the environments, runs the tests of all crates, and with `all` the checks that need PyTorch.
 ///

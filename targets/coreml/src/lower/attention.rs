@@ -11,9 +11,17 @@ use crate::level::Level;
 impl Lowering<'_> {
     /// `scaled_dot_product_attention` over `[N, heads, S, d]`. Its scale is fixed to `1/sqrt(d)`; another one is put
     /// on the queries beforehand.
-    pub(super) fn attention(&mut self, node: &Node, op: &Attention, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn attention(
+        &mut self,
+        node: &Node,
+        op: &Attention,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         if self.level < Level::Ios18 {
-            return Err(self.refuse(node, "one operation for attention needs iOS 18; use --attention decomposed"));
+            return Err(self.refuse(
+                node,
+                "one operation for attention needs iOS 18; use --attention decomposed",
+            ));
         }
         let operands = self.operands(node)?;
         let mut query = self.split_heads(node, &operands[0], op.heads, "query");
@@ -29,7 +37,9 @@ impl Lowering<'_> {
         }
         let attended_shape = [query.shape[0], op.heads, query.shape[2], value.shape[3]];
         let name = self.inner_name(node, "attended");
-        let attend = self.op("scaled_dot_product_attention").tensor("query", &query);
+        let attend = self
+            .op("scaled_dot_product_attention")
+            .tensor("query", &query);
         let attend = attend.tensor("key", &key).tensor("value", &value);
         let attend = attend.optional("attn_mask", operands.get(3));
         let attended = attend.finish(name, result.dtype, &attended_shape);

@@ -180,11 +180,18 @@ impl OperationBuilder<'_> {
             bound: Some(Bound::Name(name)),
         });
         let arguments = arguments.collect();
-        self.inputs.insert(parameter.to_owned(), Argument { arguments });
+        self.inputs
+            .insert(parameter.to_owned(), Argument { arguments });
         self
     }
 
-    fn constant(self, parameter: &'static str, dtype: DataType, shape: &[usize], elements: Elements) -> Self {
+    fn constant(
+        self,
+        parameter: &'static str,
+        dtype: DataType,
+        shape: &[usize],
+        elements: Elements,
+    ) -> Self {
         let value = proto::immediate(dtype, shape, elements);
         let name = self.block.parameter(parameter, value);
         self.bind(parameter, vec![name])
@@ -212,25 +219,45 @@ impl OperationBuilder<'_> {
     pub(crate) fn ints(self, parameter: &'static str, values: &[usize]) -> Self {
         let values: Vec<i32> = values.iter().map(|&v| int32(v)).collect();
         let shape = [values.len()];
-        self.constant(parameter, DataType::Int32, &shape, Elements::Ints(RepeatedInts { values }))
+        self.constant(
+            parameter,
+            DataType::Int32,
+            &shape,
+            Elements::Ints(RepeatedInts { values }),
+        )
     }
 
     /// Gives a parameter an int32 scalar.
     pub(crate) fn int(self, parameter: &'static str, value: usize) -> Self {
         let values = vec![int32(value)];
-        self.constant(parameter, DataType::Int32, &[], Elements::Ints(RepeatedInts { values }))
+        self.constant(
+            parameter,
+            DataType::Int32,
+            &[],
+            Elements::Ints(RepeatedInts { values }),
+        )
     }
 
     /// Gives a parameter a vector of truth values.
     pub(crate) fn bools(self, parameter: &'static str, values: &[bool]) -> Self {
         let (shape, values) = ([values.len()], values.to_vec());
-        self.constant(parameter, DataType::Bool, &shape, Elements::Bools(RepeatedBools { values }))
+        self.constant(
+            parameter,
+            DataType::Bool,
+            &shape,
+            Elements::Bools(RepeatedBools { values }),
+        )
     }
 
     /// Gives a parameter a truth value.
     pub(crate) fn bool(self, parameter: &'static str, value: bool) -> Self {
         let values = vec![value];
-        self.constant(parameter, DataType::Bool, &[], Elements::Bools(RepeatedBools { values }))
+        self.constant(
+            parameter,
+            DataType::Bool,
+            &[],
+            Elements::Bools(RepeatedBools { values }),
+        )
     }
 
     /// Gives a parameter a word.

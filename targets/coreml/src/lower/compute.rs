@@ -13,7 +13,12 @@ const LINEAR_RANK: usize = 3;
 
 impl Lowering<'_> {
     /// `conv` with explicit padding, whose order is (before, after) of each dimension.
-    pub(super) fn conv2d(&mut self, node: &Node, op: &Conv2d, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn conv2d(
+        &mut self,
+        node: &Node,
+        op: &Conv2d,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let operands = self.operands(node)?;
         let (x, weight, bias) = (&operands[0], &operands[1], operands.get(2));
         if bias.is_some() && self.weight_of(node, 2).is_none() && self.level < Level::Ios17 {
@@ -21,8 +26,14 @@ impl Lowering<'_> {
         }
         let [top, left, bottom, right] = op.pads;
         let name = self.result_name(node);
-        let conv = self.op("conv").tensor("x", x).tensor("weight", weight).optional("bias", bias);
-        let conv = conv.text("pad_type", "custom").ints("pad", &[top, bottom, left, right]);
+        let conv = self
+            .op("conv")
+            .tensor("x", x)
+            .tensor("weight", weight)
+            .optional("bias", bias);
+        let conv = conv
+            .text("pad_type", "custom")
+            .ints("pad", &[top, bottom, left, right]);
         let conv = conv.ints("strides", &op.strides).ints("dilations", &[1, 1]);
         let conv = conv.int("groups", op.groups);
         Ok(conv.finish(name, result.dtype, &result.shape))
@@ -44,7 +55,9 @@ impl Lowering<'_> {
         if x.shape.len() <= LINEAR_RANK {
             let name = self.result_name(node);
             let linear = self.op("linear").tensor("x", &x).tensor("weight", &weight);
-            return Ok(linear.tensor("bias", &bias).finish(name, result.dtype, &result.shape));
+            return Ok(linear
+                .tensor("bias", &bias)
+                .finish(name, result.dtype, &result.shape));
         }
         let (&c_in, rows) = x.shape.split_last().expect("rank above 3");
         let rows: usize = rows.iter().product();
@@ -52,7 +65,10 @@ impl Lowering<'_> {
         let x = self.reshape_to(&x, &[rows, c_in], name);
         let name = self.inner_name(node, "linear");
         let linear = self.op("linear").tensor("x", &x).tensor("weight", &weight);
-        let linear = linear.tensor("bias", &bias).finish(name, result.dtype, &[rows, weight.shape[0]]);
+        let linear =
+            linear
+                .tensor("bias", &bias)
+                .finish(name, result.dtype, &[rows, weight.shape[0]]);
         let name = self.result_name(node);
         Ok(self.reshape_to(&linear, &result.shape, name))
     }
@@ -78,9 +94,18 @@ impl Lowering<'_> {
     }
 
     /// Adds a `matmul` under a given name.
-    pub(super) fn product(&mut self, x: &Mil, y: &Mil, transpose_y: bool, name: String, shape: &[usize]) -> Mil {
+    pub(super) fn product(
+        &mut self,
+        x: &Mil,
+        y: &Mil,
+        transpose_y: bool,
+        name: String,
+        shape: &[usize],
+    ) -> Mil {
         let matmul = self.op("matmul").tensor("x", x).tensor("y", y);
-        let matmul = matmul.bool("transpose_x", false).bool("transpose_y", transpose_y);
+        let matmul = matmul
+            .bool("transpose_x", false)
+            .bool("transpose_y", transpose_y);
         matmul.finish(name, x.dtype, shape)
     }
 
@@ -90,26 +115,49 @@ impl Lowering<'_> {
         Ok(self.product(&x, &y, false, name, &result.shape))
     }
 
-    pub(super) fn softmax(&mut self, node: &Node, op: &Softmax, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn softmax(
+        &mut self,
+        node: &Node,
+        op: &Softmax,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let x = self.operand(node, 0)?;
         let name = self.result_name(node);
         let softmax = self.op("softmax").tensor("x", &x).int("axis", op.axis);
         Ok(softmax.finish(name, result.dtype, &result.shape))
     }
 
-    pub(super) fn reduce_mean(&mut self, node: &Node, op: &ReduceMean, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn reduce_mean(
+        &mut self,
+        node: &Node,
+        op: &ReduceMean,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let x = self.operand(node, 0)?;
         let name = self.result_name(node);
-        let mean = self.op("reduce_mean").tensor("x", &x).ints("axes", &op.axes);
-        Ok(mean.bool("keep_dims", true).finish(name, result.dtype, &result.shape))
+        let mean = self
+            .op("reduce_mean")
+            .tensor("x", &x)
+            .ints("axes", &op.axes);
+        Ok(mean
+            .bool("keep_dims", true)
+            .finish(name, result.dtype, &result.shape))
     }
 
     /// `reduce_argmax`, which names the result's element type from iOS 17 on.
-    pub(super) fn arg_max(&mut self, node: &Node, op: &ArgMax, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn arg_max(
+        &mut self,
+        node: &Node,
+        op: &ArgMax,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let x = self.operand(node, 0)?;
         let name = self.result_name(node);
         let names_dtype = self.level >= Level::Ios17;
-        let arg_max = self.op("reduce_argmax").tensor("x", &x).int("axis", op.axis);
+        let arg_max = self
+            .op("reduce_argmax")
+            .tensor("x", &x)
+            .int("axis", op.axis);
         let mut arg_max = arg_max.bool("keep_dims", false);
         if names_dtype {
             arg_max = arg_max.text("output_dtype", "int32");

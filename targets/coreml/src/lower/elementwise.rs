@@ -9,7 +9,12 @@ use super::block::Mil;
 
 impl Lowering<'_> {
     /// An operation of parameters `x` and `y` that broadcasts as numpy does.
-    pub(super) fn binary(&mut self, node: &Node, kind: &'static str, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn binary(
+        &mut self,
+        node: &Node,
+        kind: &'static str,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let (x, y) = (self.operand(node, 0)?, self.operand(node, 1)?);
         let name = self.result_name(node);
         let op = self.op(kind).tensor("x", &x).tensor("y", &y);
@@ -25,7 +30,12 @@ impl Lowering<'_> {
     }
 
     /// An operation of parameter `x` alone.
-    pub(super) fn unary(&mut self, node: &Node, kind: &'static str, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn unary(
+        &mut self,
+        node: &Node,
+        kind: &'static str,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let x = self.operand(node, 0)?;
         let name = self.result_name(node);
         let op = self.op(kind).tensor("x", &x);
@@ -33,7 +43,12 @@ impl Lowering<'_> {
     }
 
     /// `gelu`; the mode `SIGMOID_APPROXIMATION` is `x * sigmoid(1.702 x)`, CLIP's quick form.
-    pub(super) fn gelu(&mut self, node: &Node, mode: &str, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn gelu(
+        &mut self,
+        node: &Node,
+        mode: &str,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let x = self.operand(node, 0)?;
         let name = self.result_name(node);
         let op = self.op("gelu").tensor("x", &x).text("mode", mode);
@@ -41,7 +56,12 @@ impl Lowering<'_> {
     }
 
     /// `cast`, whose names of element types are not those of the IR.
-    pub(super) fn cast(&mut self, node: &Node, op: &Cast, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn cast(
+        &mut self,
+        node: &Node,
+        op: &Cast,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let dtype = match op.to {
             DType::F16 => "fp16",
             DType::F32 => "fp32",

@@ -36,8 +36,19 @@ pub(crate) struct Lowered {
 impl Lowered {
     /// The features for the manifest.
     pub(crate) fn features(list: &[(String, TensorType)]) -> Vec<Feature> {
-        list.iter().map(|(name, ty)| Feature::new(name, ty)).collect()
+        list.iter()
+            .map(|(name, ty)| Feature::new(name, ty))
+            .collect()
     }
+}
+
+/// How inputs of integers are declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IntegerFeatures {
+    /// As int32.
+    Int32,
+    /// As fp32 and cast inside, as in Apple's packages; the IR has no such cast.
+    Float32,
 }
 
 /// Lowers a graph without open batch.
@@ -45,8 +56,13 @@ impl Lowered {
 /// # Errors
 /// [`TargetError::Unsupported`] for what the format has no form for, naming the node; [`TargetError::Weight`] when a
 /// small constant cannot be made.
-pub(crate) fn lower(graph: &Graph, level: Level) -> Result<Lowered, TargetError> {
-    let mut lowering = Lowering::new(graph, level)?;
+pub(crate) fn lower(
+    graph: &Graph,
+    level: Level,
+    integers: IntegerFeatures,
+) -> Result<Lowered, TargetError> {
+    let mut lowering = Lowering::new(graph, level);
+    lowering.features(integers)?;
     for node in graph.nodes() {
         let value = lowering.node(node)?;
         lowering.values.insert(node.result, value);
@@ -68,9 +84,8 @@ struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    /// Declares the features, whose names no other value may take.
-    fn new(graph: &'a Graph, level: Level) -> Result<Self, TargetError> {
-        let mut lowering = Lowering {
+    fn new(graph: &'a Graph, level: Level) -> Self {
+        Lowering {
             graph,
             level,
             block: BlockBuilder::new(level),
@@ -78,25 +93,48 @@ impl<'a> Lowering<'a> {
             inputs: Vec::new(),
             output_names: Vec::new(),
             named: BTreeMap::new(),
-        };
+        }
+    }
+
+    /// Declares the features, whose names no other value may take.
+    fn features(&mut self, integers: IntegerFeatures) -> Result<(), TargetError> {
+        let graph = self.graph;
         for input in graph.inputs() {
-            let ty = graph.ty(input.value).clone();
-            lowering.check_feature(&input.name, &ty)?;
-            let shape = lowering.fixed(&input.name, "input", &ty.shape)?;
-            let name = lowering.block.names.fresh(&input.name);
+            let mut ty = graph.ty(input.value).clone();
+            self.check_feature(&input.name, &ty)?;
+            let shape = self.fixed(&input.name, "input", &ty.shape)?;
+            let name = self.block.names.fresh(&input.name);
+            if integers == IntegerFeatures::Float32 && ty.dtype == DType::I32 {
+                ty.dtype = DType::F32;
+            }
             let dtype = ty.dtype;
-            lowering.inputs.push((name.clone(), ty));
-            lowering.values.insert(input.value, Mil { name, dtype, shape });
+            self.inputs.push((name.clone(), ty));
+            self.values.insert(input.value, Mil { name, dtype, shape });
         }
         for output in graph.outputs() {
-            lowering.check_feature(&output.name, graph.ty(output.value))?;
-            let name = lowering.block.names.fresh(&output.name);
+            self.check_feature(&output.name, graph.ty(output.value))?;
+            let name = self.block.names.fresh(&output.name);
             if let ValueDef::Node(_) = graph.value(output.value).def {
-                lowering.named.entry(output.value).or_insert_with(|| name.clone());
+                self.named
+                    .entry(output.value)
+                    .or_insert_with(|| name.clone());
             }
-            lowering.output_names.push(name);
+            self.output_names.push(name);
         }
-        Ok(lowering)
+        for input in graph
+            .inputs()
+            .iter()
+            .filter(|i| graph.ty(i.value).dtype == DType::I32)
+        {
+            let feature = self.values[&input.value].clone();
+            if feature.dtype == DType::F32 {
+                let name = self.block.names.fresh(&format!("{}_int32", input.name));
+                let cast = self.op("cast").tensor("x", &feature).text("dtype", "int32");
+                let ids = cast.finish(name, DType::I32, &feature.shape);
+                self.values.insert(input.value, ids);
+            }
+        }
+        Ok(())
     }
 
     fn unsupported(&self, node: &str, op: &'static str, reason: impl Into<String>) -> TargetError {
@@ -116,7 +154,10 @@ impl<'a> Lowering<'a> {
         let reason = if ty.shape.rank() == 0 {
             "a feature needs at least one dimension".to_owned()
         } else if !matches!(ty.dtype, DType::F16 | DType::F32 | DType::I32) {
-            format!("a feature cannot hold {} elements; cast it to f16, f32 or i32", ty.dtype)
+            format!(
+                "a feature cannot hold {} elements; cast it to f16, f32 or i32",
+                ty.dtype
+            )
         } else {
             return Ok(());
         };
@@ -124,7 +165,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// The sizes of a shape, which all fit the 31 bits that parameters have.
-    fn fixed(&self, node: &str, op: &'static str, shape: &Shape) -> Result<Vec<usize>, TargetError> {
+    fn fixed(
+        &self,
+        node: &str,
+        op: &'static str,
+        shape: &Shape,
+    ) -> Result<Vec<usize>, TargetError> {
         let Some(sizes) = shape.to_fixed() else {
             return Err(self.unsupported(node, op, "the batch is open; bind it to a size"));
         };
@@ -141,7 +187,10 @@ impl<'a> Lowering<'a> {
         if let Some(value) = self.values.get(&id) {
             return Ok(value.clone());
         }
-        let weight = self.graph.weight_of(id).expect("inputs and earlier nodes have values");
+        let weight = self
+            .graph
+            .weight_of(id)
+            .expect("inputs and earlier nodes have values");
         let value = self.constant(node, &weight.name, &weight.tensor)?;
         self.values.insert(id, value.clone());
         Ok(value)
@@ -149,20 +198,32 @@ impl<'a> Lowering<'a> {
 
     /// All operands in order.
     fn operands(&mut self, node: &Node) -> Result<Vec<Mil>, TargetError> {
-        (0..node.operands.len()).map(|i| self.operand(node, i)).collect()
+        (0..node.operands.len())
+            .map(|i| self.operand(node, i))
+            .collect()
     }
 
     /// Adds a constant tensor.
-    fn constant(&mut self, node: &Node, name: &str, tensor: &LazyTensor) -> Result<Mil, TargetError> {
+    fn constant(
+        &mut self,
+        node: &Node,
+        name: &str,
+        tensor: &LazyTensor,
+    ) -> Result<Mil, TargetError> {
         if data_type(tensor.dtype()).is_none() {
-            let reason = format!("constant '{name}' has {} elements, which Core ML lacks", tensor.dtype());
+            let reason = format!(
+                "constant '{name}' has {} elements, which Core ML lacks",
+                tensor.dtype()
+            );
             return Err(self.refuse(node, reason));
         }
-        self.block.weight(name, tensor).map_err(|source| TargetError::Weight {
-            graph: self.graph.name().to_owned(),
-            weight: name.to_owned(),
-            source,
-        })
+        self.block
+            .weight(name, tensor)
+            .map_err(|source| TargetError::Weight {
+                graph: self.graph.name().to_owned(),
+                weight: name.to_owned(),
+                source,
+            })
     }
 
     /// The data of an operand that is a weight.
@@ -192,7 +253,10 @@ impl<'a> Lowering<'a> {
     fn result_type(&self, node: &Node) -> Result<(DType, Vec<usize>), TargetError> {
         let ty = self.graph.ty(node.result);
         if data_type(ty.dtype).is_none() {
-            let reason = format!("Core ML has no {} values; cast to f16, f32 or i32", ty.dtype);
+            let reason = format!(
+                "Core ML has no {} values; cast to f16, f32 or i32",
+                ty.dtype
+            );
             return Err(self.refuse(node, reason));
         }
         Ok((ty.dtype, self.fixed(&node.name, node.op.name(), &ty.shape)?))
@@ -237,16 +301,21 @@ impl<'a> Lowering<'a> {
             Op::Transpose(op) => self.transpose(node, op, &result),
             Op::Slice(op) => self.slice(node, op, &result),
             Op::UpsampleNearest(op) => self.upsample_nearest(node, op, &result),
-            Op::TimestepEmbedding(_) => {
-                Err(self.refuse(node, "it has no operation of its own; legalize the graph first"))
-            }
+            Op::TimestepEmbedding(_) => Err(self.refuse(
+                node,
+                "it has no operation of its own; legalize the graph first",
+            )),
         }
     }
 
     fn finish(mut self) -> Result<Lowered, TargetError> {
         let graph = self.graph;
         let mut outputs = Vec::new();
-        for (output, name) in graph.outputs().iter().zip(std::mem::take(&mut self.output_names)) {
+        for (output, name) in graph
+            .outputs()
+            .iter()
+            .zip(std::mem::take(&mut self.output_names))
+        {
             let ty = graph.ty(output.value).clone();
             if self.named.get(&output.value) != Some(&name) {
                 self.forward(output, &name)?;
@@ -259,7 +328,11 @@ impl<'a> Lowering<'a> {
             operations,
             ..Block::default()
         };
-        let inputs = self.inputs.iter().map(|(name, ty)| named_type(name, ty)).collect();
+        let inputs = self
+            .inputs
+            .iter()
+            .map(|(name, ty)| named_type(name, ty))
+            .collect();
         let function = Function {
             inputs,
             opset: self.level.opset().to_owned(),
@@ -282,7 +355,10 @@ impl<'a> Lowering<'a> {
     /// Gives out an input, a weight, or a value that already has the name of another output: an output must be the
     /// result of an operation of its own.
     fn forward(&mut self, output: &snapc_ir::GraphOutput, name: &str) -> Result<(), TargetError> {
-        let value = match (self.values.get(&output.value), self.graph.weight_of(output.value)) {
+        let value = match (
+            self.values.get(&output.value),
+            self.graph.weight_of(output.value),
+        ) {
             (Some(value), _) => value.clone(),
             (None, Some(weight)) => {
                 let made = self.block.weight(&weight.name, &weight.tensor);

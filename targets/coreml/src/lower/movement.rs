@@ -34,22 +34,40 @@ impl Lowering<'_> {
         Ok(self.reshape_to(&x, &result.shape, name))
     }
 
-    pub(super) fn transpose(&mut self, node: &Node, op: &Transpose, _: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn transpose(
+        &mut self,
+        node: &Node,
+        op: &Transpose,
+        _: &Mil,
+    ) -> Result<Mil, TargetError> {
         let x = self.operand(node, 0)?;
         let name = self.result_name(node);
         Ok(self.transpose_to(&x, &op.perm, name))
     }
 
-    pub(super) fn concat(&mut self, node: &Node, op: &Concat, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn concat(
+        &mut self,
+        node: &Node,
+        op: &Concat,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let values = self.operands(node)?;
         let name = self.result_name(node);
-        let concat = self.op("concat").tuple("values", &values).int("axis", op.axis);
+        let concat = self
+            .op("concat")
+            .tuple("values", &values)
+            .int("axis", op.axis);
         let concat = concat.bool("interleave", false);
         Ok(concat.finish(name, result.dtype, &result.shape))
     }
 
     /// `slice_by_index`, with a begin and an end for every dimension.
-    pub(super) fn slice(&mut self, node: &Node, op: &Slice, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn slice(
+        &mut self,
+        node: &Node,
+        op: &Slice,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let x = self.operand(node, 0)?;
         let rank = x.shape.len();
         let (mut begin, mut end) = (vec![0; rank], x.shape.clone());
@@ -57,18 +75,29 @@ impl Lowering<'_> {
         let name = self.result_name(node);
         let none = vec![false; rank];
         let slice = self.op("slice_by_index").tensor("x", &x);
-        let slice = slice.ints("begin", &begin).ints("end", &end).ints("stride", &vec![1; rank]);
+        let slice = slice
+            .ints("begin", &begin)
+            .ints("end", &end)
+            .ints("stride", &vec![1; rank]);
         let slice = slice.bools("begin_mask", &none).bools("end_mask", &none);
         let slice = slice.bools("squeeze_mask", &none);
         Ok(slice.finish(name, result.dtype, &result.shape))
     }
 
     /// `gather`. Indices are inside the table by construction (token ids, positions), so they are not validated.
-    pub(super) fn gather(&mut self, node: &Node, op: &Gather, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn gather(
+        &mut self,
+        node: &Node,
+        op: &Gather,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let (x, indices) = (self.operand(node, 0)?, self.operand(node, 1)?);
         let name = self.result_name(node);
         let validates = self.level >= Level::Ios17;
-        let gather = self.op("gather").tensor("x", &x).tensor("indices", &indices);
+        let gather = self
+            .op("gather")
+            .tensor("x", &x)
+            .tensor("indices", &indices);
         let mut gather = gather.int("axis", op.axis).int("batch_dims", op.batch_dims);
         if validates {
             gather = gather.bool("validate_indices", false);

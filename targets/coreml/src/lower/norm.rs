@@ -9,7 +9,12 @@ use super::block::Mil;
 
 impl Lowering<'_> {
     /// `layer_norm` over the last axis; scale and bias are its parameters when they are constants.
-    pub(super) fn layer_norm(&mut self, node: &Node, op: &LayerNorm, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn layer_norm(
+        &mut self,
+        node: &Node,
+        op: &LayerNorm,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let operands = self.operands(node)?;
         let (x, scale, bias) = (&operands[0], &operands[1], &operands[2]);
         let axes = [x.shape.len() - 1];
@@ -24,7 +29,12 @@ impl Lowering<'_> {
 
     /// Group normalization as `layer_norm` over the rows and columns of `[N, G, C/G * H, W]`, then scale and bias per
     /// channel (`docs/decisions/0006-coreml-group-norm.md`).
-    pub(super) fn group_norm(&mut self, node: &Node, op: &GroupNorm, result: &Mil) -> Result<Mil, TargetError> {
+    pub(super) fn group_norm(
+        &mut self,
+        node: &Node,
+        op: &GroupNorm,
+        result: &Mil,
+    ) -> Result<Mil, TargetError> {
         let x = self.operand(node, 0)?;
         let [n, c, h, w] = x.shape[..] else {
             return Err(self.refuse(node, "the operand must have 4 dimensions"));
@@ -64,14 +74,22 @@ impl Lowering<'_> {
         let norm = self.op("layer_norm").tensor("x", x).ints("axes", axes);
         let norm = norm.optional("gamma", affine.map(|(scale, _)| scale));
         let norm = norm.optional("beta", affine.map(|(_, bias)| bias));
-        norm.float("epsilon", x.dtype, epsilon).finish(name, x.dtype, &x.shape)
+        norm.float("epsilon", x.dtype, epsilon)
+            .finish(name, x.dtype, &x.shape)
     }
 
     /// `x * scale + bias` as the result of a node.
     fn affine(&mut self, node: &Node, x: &Mil, scale: &Mil, bias: &Mil, shape: &[usize]) -> Mil {
         let name = self.inner_name(node, "scaled");
-        let scaled = self.op("mul").tensor("x", x).tensor("y", scale).finish(name, x.dtype, shape);
+        let scaled = self
+            .op("mul")
+            .tensor("x", x)
+            .tensor("y", scale)
+            .finish(name, x.dtype, shape);
         let name = self.result_name(node);
-        self.op("add").tensor("x", &scaled).tensor("y", bias).finish(name, x.dtype, shape)
+        self.op("add")
+            .tensor("x", &scaled)
+            .tensor("y", bias)
+            .finish(name, x.dtype, shape)
     }
 }

@@ -45,12 +45,19 @@ fn check_file(path: &Path, references: &[Reference], report: &mut Report) -> io:
     let header: [u8; 8] = read_at(&mut file, 0)?;
     let (count, version) = (u32_at(&header, 0), u32_at(&header, 4));
     if version != VERSION {
-        report.add(rules::BLOB_FILE, "", format!("the version is {version}, not {VERSION}"));
+        report.add(
+            rules::BLOB_FILE,
+            "",
+            format!("the version is {version}, not {VERSION}"),
+        );
         return Ok(());
     }
     let offsets: BTreeSet<u64> = references.iter().map(|r| r.offset).collect();
     if u64::from(count) != offsets.len() as u64 {
-        let message = format!("the header counts {count} blobs, {} are referred to", offsets.len());
+        let message = format!(
+            "the header counts {count} blobs, {} are referred to",
+            offsets.len()
+        );
         report.add(rules::BLOB_FILE, "", message);
     }
     for reference in references {
@@ -59,18 +66,29 @@ fn check_file(path: &Path, references: &[Reference], report: &mut Report) -> io:
     Ok(())
 }
 
-fn check_blob(file: &mut File, len: u64, reference: &Reference, report: &mut Report) -> io::Result<()> {
-    let Reference { place, offset, ty, .. } = reference;
+fn check_blob(
+    file: &mut File,
+    len: u64,
+    reference: &Reference,
+    report: &mut Report,
+) -> io::Result<()> {
+    let Reference {
+        place, offset, ty, ..
+    } = reference;
     let offset = *offset;
     if reference.file_name != FILE_NAME {
-        let message = format!("the constant names '{}', not '{FILE_NAME}'", reference.file_name);
+        let message = format!(
+            "the constant names '{}', not '{FILE_NAME}'",
+            reference.file_name
+        );
         report.add(rules::BLOB_FILE, place, message);
         return Ok(());
     }
     let data = offset.checked_add(ALIGNMENT);
     let inside = data.is_some_and(|data| data <= len);
     if !offset.is_multiple_of(ALIGNMENT) || offset == 0 || !inside {
-        let message = format!("offset {offset} is no multiple of {ALIGNMENT} inside the {len} bytes");
+        let message =
+            format!("offset {offset} is no multiple of {ALIGNMENT} inside the {len} bytes");
         report.add(rules::BLOB_OFFSET, place, message);
         return Ok(());
     }
@@ -80,9 +98,17 @@ fn check_blob(file: &mut File, len: u64, reference: &Reference, report: &mut Rep
         report.add(rules::BLOB_OFFSET, place, message);
         return Ok(());
     }
-    let (code, size, at) = (u32_at(&metadata, 4), u64_at(&metadata, 8), u64_at(&metadata, 16));
+    let (code, size, at) = (
+        u32_at(&metadata, 4),
+        u64_at(&metadata, 8),
+        u64_at(&metadata, 16),
+    );
     let Some((expected_code, element_size)) = code_and_size(ty.dtype) else {
-        report.add(rules::BLOB_DATA, place, format!("{:?} has no code in the weight file", ty.dtype));
+        report.add(
+            rules::BLOB_DATA,
+            place,
+            format!("{:?} has no code in the weight file", ty.dtype),
+        );
         return Ok(());
     };
     let mut problems = Vec::new();
@@ -91,12 +117,20 @@ fn check_blob(file: &mut File, len: u64, reference: &Reference, report: &mut Rep
     }
     let expected_size = ty.elements().and_then(|n| n.checked_mul(element_size));
     if expected_size != Some(size) {
-        problems.push(format!("{size} bytes are not those of shape {:?}", ty.shape));
+        problems.push(format!(
+            "{size} bytes are not those of shape {:?}",
+            ty.shape
+        ));
     }
     if Some(at) != data {
-        problems.push(format!("the data is said to be at {at}, not right behind the metadata"));
+        problems.push(format!(
+            "the data is said to be at {at}, not right behind the metadata"
+        ));
     }
-    if data.and_then(|d| d.checked_add(size)).is_none_or(|end| end > len) {
+    if data
+        .and_then(|d| d.checked_add(size))
+        .is_none_or(|end| end > len)
+    {
         problems.push(format!("{size} bytes end beyond the file's {len}"));
     }
     if u64_at(&metadata, 24) != 0 {

@@ -12,11 +12,19 @@ pub(super) fn check(op: &Operation, place: &str, report: &mut Report) -> Option<
         return None;
     };
     if !op.inputs.is_empty() || op.outputs.len() != 1 || !op.blocks.is_empty() {
-        report.add(rules::CONSTANT, place, "it has inputs or blocks, or not one result");
+        report.add(
+            rules::CONSTANT,
+            place,
+            "it has inputs or blocks, or not one result",
+        );
     }
     let declared = op.outputs.first().and_then(|o| o.ty.as_ref());
     if declared != value.ty.as_ref() {
-        report.add(rules::CONSTANT, place, "its value has another type than its result");
+        report.add(
+            rules::CONSTANT,
+            place,
+            "its value has another type than its result",
+        );
     }
     let ty = check_type(value.ty.as_ref(), place, report)?;
     match &value.content {
@@ -46,7 +54,9 @@ fn check_elements(ty: &Type, elements: Option<&Elements>) -> Option<String> {
         (_, None) => return Some("its value is no tensor".to_owned()),
         (DataType::Float32, Some(Elements::Floats(v))) => (true, v.values.len()),
         (DataType::Float64, Some(Elements::Doubles(v))) => (true, v.values.len()),
-        (DataType::Int32 | DataType::Int16 | DataType::UInt16, Some(Elements::Ints(v))) => (true, v.values.len()),
+        (DataType::Int32 | DataType::Int16 | DataType::UInt16, Some(Elements::Ints(v))) => {
+            (true, v.values.len())
+        }
         (DataType::Int64 | DataType::UInt64, Some(Elements::LongInts(v))) => (true, v.values.len()),
         (DataType::Bool, Some(Elements::Bools(v))) => (true, v.values.len()),
         (DataType::String, Some(Elements::Strings(v))) => (true, v.values.len()),
@@ -57,10 +67,14 @@ fn check_elements(ty: &Type, elements: Option<&Elements>) -> Option<String> {
         _ => (false, 0),
     };
     if !fits {
-        return Some(format!("{:?} elements stand in the field of another type", ty.dtype));
+        return Some(format!(
+            "{:?} elements stand in the field of another type",
+            ty.dtype
+        ));
     }
     let expected = ty.elements();
-    (expected != Some(found as u64)).then(|| format!("it has {found} elements, its type {:?}", ty.shape))
+    (expected != Some(found as u64))
+        .then(|| format!("it has {found} elements, its type {:?}", ty.shape))
 }
 
 /// Size of the elements that stand as raw bytes.

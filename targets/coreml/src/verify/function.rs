@@ -6,7 +6,9 @@ use super::blobs::Reference;
 use super::{Report, constant, operation, rules};
 use crate::level::Level;
 use crate::names::{RESERVED, is_identifier};
-use crate::proto::{Block, DataType, Extent, Function, NamedValueType, Operation, Value, ValueType};
+use crate::proto::{
+    Block, DataType, Extent, Function, NamedValueType, Operation, Value, ValueType,
+};
 use crate::signature::MAX_RANK;
 
 /// Element type and sizes of a value.
@@ -38,17 +40,34 @@ pub(super) struct Known<'a> {
 pub(super) type Scope<'a> = BTreeMap<&'a str, Known<'a>>;
 
 /// Checks a function and gives the blobs it refers to; `None` when there is not one block to look at.
-pub(super) fn check(function: &Function, level: Level, report: &mut Report) -> Option<Vec<Reference>> {
+pub(super) fn check(
+    function: &Function,
+    level: Level,
+    report: &mut Report,
+) -> Option<Vec<Reference>> {
     if !function.attributes.is_empty() {
         report.add(rules::PROGRAM, "main", "the function has attributes");
     }
     if function.opset != level.opset() {
         let (found, expected) = (&function.opset, level.opset());
-        report.add(rules::OPSET, "main", format!("the opset is '{found}', not '{expected}'"));
+        report.add(
+            rules::OPSET,
+            "main",
+            format!("the opset is '{found}', not '{expected}'"),
+        );
     }
     let keys: Vec<&String> = function.block_specializations.keys().collect();
-    let Some(block) = function.block_specializations.values().next().filter(|_| keys.len() == 1) else {
-        report.add(rules::PROGRAM, "main", format!("there are {} blocks, not one", keys.len()));
+    let Some(block) = function
+        .block_specializations
+        .values()
+        .next()
+        .filter(|_| keys.len() == 1)
+    else {
+        report.add(
+            rules::PROGRAM,
+            "main",
+            format!("there are {} blocks, not one", keys.len()),
+        );
         return None;
     };
     if keys[0] != level.opset() {
@@ -56,7 +75,11 @@ pub(super) fn check(function: &Function, level: Level, report: &mut Report) -> O
         report.add(rules::OPSET, "main", message);
     }
     if !block.inputs.is_empty() || !block.attributes.is_empty() {
-        report.add(rules::PROGRAM, "main", "the function's block has inputs or attributes");
+        report.add(
+            rules::PROGRAM,
+            "main",
+            "the function's block has inputs or attributes",
+        );
     }
     let mut walk = Walk {
         level,
@@ -95,7 +118,8 @@ impl<'a> Walk<'a, '_> {
         let name = value.name.as_str();
         let place = format!("{place} '{name}'");
         if !is_identifier(name) || RESERVED.contains(&name) {
-            self.report.add(rules::IDENTIFIER, &place, "the name is no identifier");
+            self.report
+                .add(rules::IDENTIFIER, &place, "the name is no identifier");
         }
         let ty = check_type(value.ty.as_ref(), &place, self.report);
         let known = Known {
@@ -104,7 +128,8 @@ impl<'a> Walk<'a, '_> {
             is_constant: definition.is_constant,
         };
         if self.scope.insert(name, known).is_some() {
-            self.report.add(rules::UNIQUE, &place, "the name is defined twice");
+            self.report
+                .add(rules::UNIQUE, &place, "the name is defined twice");
         }
     }
 
@@ -138,12 +163,15 @@ impl<'a> Walk<'a, '_> {
         for name in &block.outputs {
             let place = format!("output '{name}'");
             if inputs.contains(name.as_str()) {
-                self.report.add(rules::OUTPUT, &place, "it is an input of the function");
+                self.report
+                    .add(rules::OUTPUT, &place, "it is an input of the function");
             } else if !self.scope.contains_key(name.as_str()) {
-                self.report.add(rules::DEFINED, &place, "nothing defines it");
+                self.report
+                    .add(rules::DEFINED, &place, "nothing defines it");
             }
             if !seen.insert(name) {
-                self.report.add(rules::OUTPUT, &place, "it is given out twice");
+                self.report
+                    .add(rules::OUTPUT, &place, "it is given out twice");
             }
         }
     }
@@ -155,13 +183,23 @@ pub(super) fn check_type(ty: Option<&ValueType>, place: &str, report: &mut Repor
         report.add(rules::TYPE, place, "it has no tensor type");
         return None;
     };
-    let dtype = DataType::try_from(tensor.data_type).ok().filter(|d| *d != DataType::Unused);
+    let dtype = DataType::try_from(tensor.data_type)
+        .ok()
+        .filter(|d| *d != DataType::Unused);
     let Some(dtype) = dtype else {
-        report.add(rules::TYPE, place, format!("element type {} is unknown", tensor.data_type));
+        report.add(
+            rules::TYPE,
+            place,
+            format!("element type {} is unknown", tensor.data_type),
+        );
         return None;
     };
     if usize::try_from(tensor.rank) != Ok(tensor.dimensions.len()) {
-        let message = format!("the rank is {} with {} dimensions", tensor.rank, tensor.dimensions.len());
+        let message = format!(
+            "the rank is {} with {} dimensions",
+            tensor.rank,
+            tensor.dimensions.len()
+        );
         report.add(rules::TYPE, place, message);
         return None;
     }
@@ -174,7 +212,11 @@ pub(super) fn check_type(ty: Option<&ValueType>, place: &str, report: &mut Repor
         return None;
     };
     if shape.len() > MAX_RANK {
-        report.add(rules::RANK, place, format!("{} dimensions are more than {MAX_RANK}", shape.len()));
+        report.add(
+            rules::RANK,
+            place,
+            format!("{} dimensions are more than {MAX_RANK}", shape.len()),
+        );
         return None;
     }
     Some(Type { dtype, shape })

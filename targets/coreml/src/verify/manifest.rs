@@ -24,7 +24,9 @@ pub(super) fn check(root: &Path, name: &str) -> Vec<Finding> {
 
 fn read(root: &Path) -> Result<Value, String> {
     let path = root.join(MANIFEST);
-    let len = fs::metadata(&path).map_err(|e| format!("cannot be read: {e}"))?.len();
+    let len = fs::metadata(&path)
+        .map_err(|e| format!("cannot be read: {e}"))?
+        .len();
     if len > MAX_BYTES {
         return Err(format!("{len} bytes are too many for a manifest"));
     }
@@ -35,7 +37,11 @@ fn read(root: &Path) -> Result<Value, String> {
 fn check_manifest(root: &Path, manifest: &Value, report: &mut Report) {
     if manifest["fileFormatVersion"] != "1.0.0" {
         let found = &manifest["fileFormatVersion"];
-        report.add(rules::MANIFEST, "", format!("fileFormatVersion is {found}, not \"1.0.0\""));
+        report.add(
+            rules::MANIFEST,
+            "",
+            format!("fileFormatVersion is {found}, not \"1.0.0\""),
+        );
     }
     let Some(items) = manifest["itemInfoEntries"].as_object() else {
         report.add(rules::MANIFEST, "", "itemInfoEntries is missing");
@@ -49,12 +55,20 @@ fn check_manifest(root: &Path, manifest: &Value, report: &mut Report) {
         Some(id) => {
             let found = items.get(id).map(|item| &item["path"]);
             if found.is_none_or(|path| path != MODEL) {
-                report.add(rules::MANIFEST_ROOT, "", format!("'{id}' is not the item of '{MODEL}'"));
+                report.add(
+                    rules::MANIFEST_ROOT,
+                    "",
+                    format!("'{id}' is not the item of '{MODEL}'"),
+                );
             }
         }
     }
     if !items.values().any(|item| item["path"] == WEIGHTS) {
-        report.add(rules::MANIFEST_WEIGHTS, "", format!("no item has the path '{WEIGHTS}'"));
+        report.add(
+            rules::MANIFEST_WEIGHTS,
+            "",
+            format!("no item has the path '{WEIGHTS}'"),
+        );
     }
 }
 
@@ -68,10 +82,20 @@ fn check_item(root: &Path, id: &str, item: &Value, report: &mut Report) {
     let Some(path) = item["path"].as_str() else {
         return;
     };
-    let inside = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
+    let inside = Path::new(path)
+        .components()
+        .all(|c| matches!(c, Component::Normal(_)));
     if !inside {
-        report.add(rules::MANIFEST_ITEM, &place, format!("the path '{path}' leaves the package"));
+        report.add(
+            rules::MANIFEST_ITEM,
+            &place,
+            format!("the path '{path}' leaves the package"),
+        );
     } else if !root.join(DATA).join(path).exists() {
-        report.add(rules::MANIFEST_ITEM, &place, format!("'{DATA}/{path}' does not exist"));
+        report.add(
+            rules::MANIFEST_ITEM,
+            &place,
+            format!("'{DATA}/{path}' does not exist"),
+        );
     }
 }

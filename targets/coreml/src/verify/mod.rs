@@ -97,7 +97,11 @@ fn decode(root: &Path, report: &mut Report) -> Option<Model> {
     let len = fs::metadata(&path).map(|m| m.len());
     let bytes = match len {
         Ok(len) if len > MAX_MODEL_BYTES => {
-            report.add(rules::DECODE, "", format!("{len} bytes are too many for a model file"));
+            report.add(
+                rules::DECODE,
+                "",
+                format!("{len} bytes are too many for a model file"),
+            );
             return None;
         }
         _ => fs::read(&path),
@@ -126,19 +130,38 @@ fn decode(root: &Path, report: &mut Report) -> Option<Model> {
 fn check_model(model: &Model, report: &mut Report) -> Option<Vec<blobs::Reference>> {
     let version = model.specification_version;
     let Some(level) = Level::of_specification(version) else {
-        report.add(rules::SPECIFICATION, "", format!("specificationVersion is {version}"));
+        report.add(
+            rules::SPECIFICATION,
+            "",
+            format!("specificationVersion is {version}"),
+        );
         return None;
     };
-    let program = model.ml_program.as_ref().expect("decode gives models with a program");
+    let program = model
+        .ml_program
+        .as_ref()
+        .expect("decode gives models with a program");
     if program.version != 1 {
-        report.add(rules::PROGRAM, "", format!("the program's version is {}", program.version));
+        report.add(
+            rules::PROGRAM,
+            "",
+            format!("the program's version is {}", program.version),
+        );
     }
     if let Some(name) = program.attributes.keys().find(|k| *k != "buildInfo") {
-        report.add(rules::PROGRAM, "", format!("unknown program attribute '{name}'"));
+        report.add(
+            rules::PROGRAM,
+            "",
+            format!("unknown program attribute '{name}'"),
+        );
     }
     let names: Vec<&String> = program.functions.keys().collect();
     let Some(main) = program.functions.get("main").filter(|_| names.len() == 1) else {
-        report.add(rules::PROGRAM, "", format!("the functions are {names:?}, not main alone"));
+        report.add(
+            rules::PROGRAM,
+            "",
+            format!("the functions are {names:?}, not main alone"),
+        );
         return None;
     };
     let references = function::check(main, level, report);

@@ -28,13 +28,27 @@ pub(super) fn check_constexpr(op: &Operation, place: &str, level: Level, report:
     let in_attributes = op.attributes.keys().any(|k| k != "name");
     let wants_attributes = level < Level::Ios18;
     if in_attributes != wants_attributes || op.inputs.is_empty() != wants_attributes {
-        let expected = if wants_attributes { "attributes" } else { "inputs" };
-        report.add(rules::CONSTEXPR, place, format!("at {level} its parameters are {expected}"));
+        let expected = if wants_attributes {
+            "attributes"
+        } else {
+            "inputs"
+        };
+        report.add(
+            rules::CONSTEXPR,
+            place,
+            format!("at {level} its parameters are {expected}"),
+        );
     }
 }
 
 /// Checks an operation that is no constant.
-pub(super) fn check(op: &Operation, place: &str, level: Level, scope: &Scope<'_>, report: &mut Report) {
+pub(super) fn check(
+    op: &Operation,
+    place: &str,
+    level: Level,
+    scope: &Scope<'_>,
+    report: &mut Report,
+) {
     let before = report.findings.len();
     let Some(signature) = find(&op.kind).filter(|s| s.since <= level) else {
         report.add(rules::OPERATION, place, format!("unknown at {level}"));
@@ -44,7 +58,12 @@ pub(super) fn check(op: &Operation, place: &str, level: Level, scope: &Scope<'_>
         report.add(rules::OPERATION, place, "it has blocks, or not one result");
         return;
     }
-    let call = Call { op, signature, level, scope };
+    let call = Call {
+        op,
+        signature,
+        level,
+        scope,
+    };
     call.parameters(place, report);
     // The rest follows from parameters that are as they should be.
     if report.findings.len() == before {
@@ -68,36 +87,64 @@ impl<'a> Call<'a> {
     fn parameters(&self, place: &str, report: &mut Report) {
         for (name, argument) in &self.op.inputs {
             match self.signature.parameter(name, self.level) {
-                None => report.add(rules::PARAMETER, place, format!("it has no parameter '{name}' at {}", self.level)),
+                None => report.add(
+                    rules::PARAMETER,
+                    place,
+                    format!("it has no parameter '{name}' at {}", self.level),
+                ),
                 Some(parameter) => self.argument(parameter, argument, place, report),
             }
         }
-        let demanded = self.signature.parameters.iter().filter(|p| p.required && p.since <= self.level);
+        let demanded = self
+            .signature
+            .parameters
+            .iter()
+            .filter(|p| p.required && p.since <= self.level);
         for parameter in demanded {
             if !self.op.inputs.contains_key(parameter.name) {
-                report.add(rules::MISSING, place, format!("parameter '{}' is not written", parameter.name));
+                report.add(
+                    rules::MISSING,
+                    place,
+                    format!("parameter '{}' is not written", parameter.name),
+                );
             }
         }
     }
 
-    fn argument(&self, parameter: &Parameter, argument: &Argument, place: &str, report: &mut Report) {
+    fn argument(
+        &self,
+        parameter: &Parameter,
+        argument: &Argument,
+        place: &str,
+        report: &mut Report,
+    ) {
         let name = parameter.name;
         let count = argument.arguments.len();
         let is_tuple = matches!(parameter.kind, Kind::Tuple(_));
         if count == 0 || (count > 1 && !is_tuple) {
-            report.add(rules::KIND, place, format!("parameter '{name}' has {count} values"));
+            report.add(
+                rules::KIND,
+                place,
+                format!("parameter '{name}' has {count} values"),
+            );
         }
         for binding in &argument.arguments {
             match &binding.bound {
                 Some(Bound::Name(value)) => match self.scope.get(value.as_str()) {
                     Some(known) => self.kind(parameter, known, place, report),
                     None => {
-                        let message = format!("parameter '{name}' is '{value}', which nothing before defines");
+                        let message = format!(
+                            "parameter '{name}' is '{value}', which nothing before defines"
+                        );
                         report.add(rules::DEFINED, place, message);
                     }
                 },
                 Some(Bound::Value(_)) => {
-                    report.add(rules::INLINE, place, format!("parameter '{name}' is a value in place"));
+                    report.add(
+                        rules::INLINE,
+                        place,
+                        format!("parameter '{name}' is a value in place"),
+                    );
                 }
                 None => report.add(rules::KIND, place, format!("parameter '{name}' is empty")),
             }
@@ -132,13 +179,21 @@ impl<'a> Call<'a> {
             },
         };
         if let Some(problem) = problem {
-            report.add(rules::KIND, place, format!("parameter '{}' {problem}", parameter.name));
+            report.add(
+                rules::KIND,
+                place,
+                format!("parameter '{}' {problem}", parameter.name),
+            );
         }
     }
 
     fn known(&self, parameter: &str) -> impl Iterator<Item = &'a Known<'a>> + use<'a> {
         let scope = self.scope;
-        let bindings = self.op.inputs.get(parameter).map_or(&[][..], |a| &a.arguments);
+        let bindings = self
+            .op
+            .inputs
+            .get(parameter)
+            .map_or(&[][..], |a| &a.arguments);
         bindings.iter().filter_map(move |b| match &b.bound {
             Some(Bound::Name(name)) => scope.get(name.as_str()),
             _ => None,
@@ -157,10 +212,17 @@ impl<'a> Call<'a> {
             groups.push(with_x);
         }
         for group in groups {
-            let mut dtypes: Vec<DataType> = group.iter().flat_map(|p| self.types_of(p)).map(|t| t.dtype).collect();
+            let mut dtypes: Vec<DataType> = group
+                .iter()
+                .flat_map(|p| self.types_of(p))
+                .map(|t| t.dtype)
+                .collect();
             dtypes.dedup();
             if dtypes.len() > 1 {
-                let message = format!("{} must have one element type, have {dtypes:?}", group.join(", "));
+                let message = format!(
+                    "{} must have one element type, have {dtypes:?}",
+                    group.join(", ")
+                );
                 report.add(rules::SAME_TYPE, place, message);
             }
         }
@@ -179,27 +241,40 @@ impl<'a> Call<'a> {
         if let (Some(expected), Some(found)) = (expected, found)
             && expected != found
         {
-            report.add(rules::SAME_TYPE, place, format!("the result is {found:?}, must be {expected:?}"));
+            report.add(
+                rules::SAME_TYPE,
+                place,
+                format!("the result is {found:?}, must be {expected:?}"),
+            );
         }
     }
 
     fn ranks(&self, place: &str, report: &mut Report) {
         let max = self.signature.max_rank;
         if let Some(x) = self.types_of("x").find(|t| t.shape.len() > max) {
-            let message = format!("the operand has {} dimensions, {max} at most", x.shape.len());
+            let message = format!(
+                "the operand has {} dimensions, {max} at most",
+                x.shape.len()
+            );
             report.add(rules::RANK, place, message);
         }
     }
 
     fn shape(&self, place: &str, report: &mut Report) {
         let is_typed = |p: &String| self.known(p).all(|k| k.ty.is_some());
-        let Some(declared) = self.declared().filter(|_| self.op.inputs.keys().all(is_typed)) else {
+        let Some(declared) = self
+            .declared()
+            .filter(|_| self.op.inputs.keys().all(is_typed))
+        else {
             return;
         };
         match shape::infer(&self.op.kind, self) {
             Ok(shape) if shape == declared.shape => {}
             Ok(shape) => {
-                let message = format!("the result is declared {:?}, must be {shape:?}", declared.shape);
+                let message = format!(
+                    "the result is declared {:?}, must be {shape:?}",
+                    declared.shape
+                );
                 report.add(rules::SHAPE, place, message);
             }
             Err(problem) => report.add(rules::SHAPE, place, problem),
@@ -214,7 +289,9 @@ impl<'a> Call<'a> {
 
     /// Sizes of a parameter's values in order.
     pub(super) fn shapes(&self, parameter: &str) -> Vec<&'a [u64]> {
-        self.types_of(parameter).map(|t| t.shape.as_slice()).collect()
+        self.types_of(parameter)
+            .map(|t| t.shape.as_slice())
+            .collect()
     }
 
     /// The integers of a constant parameter that stands in place.

@@ -32,7 +32,8 @@ fn one<'a>(call: &Call<'a>, parameter: &str) -> Result<&'a [u64], String> {
 }
 
 fn ints<'a>(call: &Call<'a>, parameter: &str) -> Result<&'a [i32], String> {
-    call.ints(parameter).ok_or_else(|| format!("'{parameter}' does not stand in place"))
+    call.ints(parameter)
+        .ok_or_else(|| format!("'{parameter}' does not stand in place"))
 }
 
 fn flag(call: &Call<'_>, parameter: &str) -> Result<bool, String> {
@@ -43,14 +44,21 @@ fn flag(call: &Call<'_>, parameter: &str) -> Result<bool, String> {
 /// The axis that a possibly negative number means.
 fn axis(value: i32, rank: usize) -> Result<usize, String> {
     let signed = i64::from(value);
-    let counted = if signed < 0 { signed + rank as i64 } else { signed };
+    let counted = if signed < 0 {
+        signed + rank as i64
+    } else {
+        signed
+    };
     let found = usize::try_from(counted).ok().filter(|&a| a < rank);
     found.ok_or_else(|| format!("axis {value} is outside {rank} dimensions"))
 }
 
 fn scalar_axis(call: &Call<'_>, parameter: &str, rank: usize) -> Result<usize, String> {
     let value = ints(call, parameter)?.first().copied();
-    axis(value.ok_or_else(|| format!("'{parameter}' is empty"))?, rank)
+    axis(
+        value.ok_or_else(|| format!("'{parameter}' is empty"))?,
+        rank,
+    )
 }
 
 fn broadcast(a: &[u64], b: &[u64]) -> Inferred {
@@ -61,7 +69,9 @@ fn broadcast(a: &[u64], b: &[u64]) -> Inferred {
         (1, y) => Some(y),
         _ => None,
     });
-    sizes.collect::<Option<_>>().ok_or_else(|| format!("{a:?} and {b:?} do not broadcast"))
+    sizes
+        .collect::<Option<_>>()
+        .ok_or_else(|| format!("{a:?} and {b:?} do not broadcast"))
 }
 
 fn matmul(call: &Call<'_>) -> Inferred {
@@ -90,15 +100,27 @@ fn matmul(call: &Call<'_>) -> Inferred {
 
 fn conv(call: &Call<'_>) -> Inferred {
     let (x, weight) = (one(call, "x")?, one(call, "weight")?);
-    let (strides, dilations, pad) = (ints(call, "strides")?, ints(call, "dilations")?, ints(call, "pad")?);
-    let groups = ints(call, "groups")?.first().and_then(|&g| u64::try_from(g).ok());
+    let (strides, dilations, pad) = (
+        ints(call, "strides")?,
+        ints(call, "dilations")?,
+        ints(call, "pad")?,
+    );
+    let groups = ints(call, "groups")?
+        .first()
+        .and_then(|&g| u64::try_from(g).ok());
     let spatial = x.len().saturating_sub(2);
-    let lengths_fit = strides.len() == spatial && dilations.len() == spatial && pad.len() == 2 * spatial;
+    let lengths_fit =
+        strides.len() == spatial && dilations.len() == spatial && pad.len() == 2 * spatial;
     if !(1..=3).contains(&spatial) || weight.len() != x.len() || !lengths_fit {
-        return Err("strides, dilations, pad and weight do not go with the dimensions of x".to_owned());
+        return Err(
+            "strides, dilations, pad and weight do not go with the dimensions of x".to_owned(),
+        );
     }
     if groups.and_then(|g| weight[1].checked_mul(g)) != Some(x[1]) {
-        return Err(format!("weight {weight:?} does not take {} channels in these groups", x[1]));
+        return Err(format!(
+            "weight {weight:?} does not take {} channels in these groups",
+            x[1]
+        ));
     }
     if let Some(bias) = call.shapes("bias").first()
         && **bias != [weight[0]]
@@ -124,8 +146,13 @@ fn conv(call: &Call<'_>) -> Inferred {
 fn conv_size(size: u64, kernel: u64, [stride, dilation, before, after]: [i32; 4]) -> Option<u64> {
     let unsigned = |v: i32| u64::try_from(v).ok();
     let (stride, dilation) = (unsigned(stride).filter(|&s| s > 0)?, unsigned(dilation)?);
-    let padded = size.checked_add(unsigned(before)?)?.checked_add(unsigned(after)?)?;
-    let reach = kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1)?;
+    let padded = size
+        .checked_add(unsigned(before)?)?
+        .checked_add(unsigned(after)?)?;
+    let reach = kernel
+        .checked_sub(1)?
+        .checked_mul(dilation)?
+        .checked_add(1)?;
     Some(padded.checked_sub(reach)? / stride + 1)
 }
 
@@ -135,7 +162,9 @@ fn linear(call: &Call<'_>) -> Inferred {
         return Err(format!("x {x:?} and weight {weight:?} do not fit"));
     };
     if c_in != w_in || bias != [*c_out] {
-        return Err(format!("x {x:?}, weight {weight:?} and bias {bias:?} do not fit"));
+        return Err(format!(
+            "x {x:?}, weight {weight:?} and bias {bias:?} do not fit"
+        ));
     }
     Ok([rest, &[*c_out]].concat())
 }
@@ -149,7 +178,9 @@ fn layer_norm(call: &Call<'_>) -> Inferred {
         if let Some(shape) = call.shapes(parameter).first()
             && **shape != normalized
         {
-            return Err(format!("'{parameter}' has shape {shape:?}, must have {normalized:?}"));
+            return Err(format!(
+                "'{parameter}' has shape {shape:?}, must have {normalized:?}"
+            ));
         }
     }
     Ok(x.to_vec())
@@ -158,7 +189,9 @@ fn layer_norm(call: &Call<'_>) -> Inferred {
 fn attention(call: &Call<'_>) -> Inferred {
     let (q, k, v) = (one(call, "query")?, one(call, "key")?, one(call, "value")?);
     let split = |s: &'_ [u64]| s.split_last_chunk::<2>().map(|(b, t)| (b.to_vec(), *t));
-    let (Some((qb, [s, e])), Some((kb, [t, ke])), Some((vb, [vt, ev]))) = (split(q), split(k), split(v)) else {
+    let (Some((qb, [s, e])), Some((kb, [t, ke])), Some((vb, [vt, ev]))) =
+        (split(q), split(k), split(v))
+    else {
         return Err("query, key and value need 3 dimensions or more".to_owned());
     };
     if q.len() < 3 || qb != kb || qb != vb || e != ke || t != vt {
@@ -167,7 +200,9 @@ fn attention(call: &Call<'_>) -> Inferred {
     if let Some(mask) = call.shapes("attn_mask").first() {
         let logits = [qb.as_slice(), &[s, t]].concat();
         if broadcast(mask, &logits)? != logits {
-            return Err(format!("attn_mask {mask:?} does not broadcast to {logits:?}"));
+            return Err(format!(
+                "attn_mask {mask:?} does not broadcast to {logits:?}"
+            ));
         }
     }
     Ok([qb.as_slice(), &[s, ev]].concat())
@@ -178,20 +213,29 @@ fn reduce(call: &Call<'_>, parameter: &str) -> Inferred {
     let keep = flag(call, "keep_dims")?;
     let axes = ints(call, parameter)?.iter().map(|&a| axis(a, x.len()));
     let axes = axes.collect::<Result<Vec<usize>, _>>()?;
-    let sizes = x.iter().enumerate().filter_map(|(i, &n)| match axes.contains(&i) {
-        false => Some(n),
-        true => keep.then_some(1),
-    });
+    let sizes = x
+        .iter()
+        .enumerate()
+        .filter_map(|(i, &n)| match axes.contains(&i) {
+            false => Some(n),
+            true => keep.then_some(1),
+        });
     Ok(sizes.collect())
 }
 
 fn reshape(call: &Call<'_>) -> Inferred {
     let x = one(call, "x")?;
-    let shape = ints(call, "shape")?.iter().map(|&n| u64::try_from(n).ok().filter(|&n| n > 0));
-    let shape: Vec<u64> = shape.collect::<Option<_>>().ok_or("the new shape has an open dimension")?;
+    let shape = ints(call, "shape")?
+        .iter()
+        .map(|&n| u64::try_from(n).ok().filter(|&n| n > 0));
+    let shape: Vec<u64> = shape
+        .collect::<Option<_>>()
+        .ok_or("the new shape has an open dimension")?;
     let count = |s: &[u64]| s.iter().try_fold(1u64, |a, &b| a.checked_mul(b));
     if count(x) != count(&shape) {
-        return Err(format!("{x:?} and {shape:?} have different numbers of elements"));
+        return Err(format!(
+            "{x:?} and {shape:?} have different numbers of elements"
+        ));
     }
     Ok(shape)
 }
@@ -214,7 +258,10 @@ fn transpose(call: &Call<'_>) -> Inferred {
     let mut sorted = perm.clone();
     sorted.sort_unstable();
     if !sorted.iter().copied().eq(0..x.len()) {
-        return Err(format!("perm {perm:?} is no order of {} dimensions", x.len()));
+        return Err(format!(
+            "perm {perm:?} is no order of {} dimensions",
+            x.len()
+        ));
     }
     Ok(perm.iter().map(|&p| x[p]).collect())
 }
@@ -225,28 +272,53 @@ fn concat(call: &Call<'_>) -> Inferred {
     let axis = scalar_axis(call, "axis", first.len())?;
     let mut shape = first.to_vec();
     for value in &values[1..] {
-        let fits = value.len() == shape.len() && (0..shape.len()).all(|i| i == axis || value[i] == shape[i]);
+        let fits = value.len() == shape.len()
+            && (0..shape.len()).all(|i| i == axis || value[i] == shape[i]);
         if !fits {
-            return Err(format!("{value:?} does not go with {first:?} along axis {axis}"));
+            return Err(format!(
+                "{value:?} does not go with {first:?} along axis {axis}"
+            ));
         }
-        shape[axis] = shape[axis].checked_add(value[axis]).ok_or("the sum of sizes overflows")?;
+        shape[axis] = shape[axis]
+            .checked_add(value[axis])
+            .ok_or("the sum of sizes overflows")?;
     }
     Ok(shape)
 }
 
 fn slice(call: &Call<'_>) -> Inferred {
     let x = one(call, "x")?;
-    let (begin, end, stride) = (ints(call, "begin")?, ints(call, "end")?, ints(call, "stride")?);
+    let (begin, end, stride) = (
+        ints(call, "begin")?,
+        ints(call, "end")?,
+        ints(call, "stride")?,
+    );
     let mask = |parameter: &str, i: usize| call.bools(parameter).is_some_and(|m| m[i]);
     let mut shape = Vec::new();
     for (i, &n) in x.iter().enumerate() {
         let n = i128::from(n);
-        let index = |v: i32| if v < 0 { i128::from(v) + n } else { i128::from(v) };
-        let from = if mask("begin_mask", i) { 0 } else { index(begin[i]) };
-        let to = if mask("end_mask", i) { n } else { index(end[i]) };
+        let index = |v: i32| {
+            if v < 0 {
+                i128::from(v) + n
+            } else {
+                i128::from(v)
+            }
+        };
+        let from = if mask("begin_mask", i) {
+            0
+        } else {
+            index(begin[i])
+        };
+        let to = if mask("end_mask", i) {
+            n
+        } else {
+            index(end[i])
+        };
         let stride = u128::try_from(stride[i]).unwrap_or(0);
         if stride == 0 || from < 0 || to <= from || to > n {
-            return Err(format!("{from}..{to} by {stride} is no range of dimension {i} of {x:?}"));
+            return Err(format!(
+                "{from}..{to} by {stride} is no range of dimension {i} of {x:?}"
+            ));
         }
         if !mask("squeeze_mask", i) {
             let size = (to - from).unsigned_abs().div_ceil(stride);
@@ -259,9 +331,13 @@ fn slice(call: &Call<'_>) -> Inferred {
 fn gather(call: &Call<'_>) -> Inferred {
     let (x, indices) = (one(call, "x")?, one(call, "indices")?);
     let axis = scalar_axis(call, "axis", x.len())?;
-    let batch = ints(call, "batch_dims")?.first().and_then(|&b| usize::try_from(b).ok());
+    let batch = ints(call, "batch_dims")?
+        .first()
+        .and_then(|&b| usize::try_from(b).ok());
     let fits = |b: &usize| *b <= axis && *b <= indices.len() && x[..*b] == indices[..*b];
-    let batch = batch.filter(fits).ok_or_else(|| format!("batch_dims does not fit {x:?} and {indices:?}"))?;
+    let batch = batch
+        .filter(fits)
+        .ok_or_else(|| format!("batch_dims does not fit {x:?} and {indices:?}"))?;
     Ok([&x[..axis], &indices[batch..], &x[axis + 1..]].concat())
 }
 
@@ -272,7 +348,10 @@ fn upsample(call: &Call<'_>) -> Inferred {
     if n < 3 {
         return Err(format!("x {x:?} has fewer than 3 dimensions"));
     }
-    for (i, parameter) in [(n - 2, "scale_factor_height"), (n - 1, "scale_factor_width")] {
+    for (i, parameter) in [
+        (n - 2, "scale_factor_height"),
+        (n - 1, "scale_factor_width"),
+    ] {
         let factor = call.number(parameter).filter(|f| *f >= 1.0);
         let factor = factor.ok_or_else(|| format!("'{parameter}' is not 1 or more"))?;
         shape[i] = (shape[i] as f64 * factor) as u64;

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use prost::Message;
-use snapc_ir::ops::{Add, Cast, Concat, Conv2d, Gather, GroupNorm, LayerNorm, Linear, Reshape, Slice, Softmax};
+use snapc_ir::ops::{
+    Add, Cast, Concat, Conv2d, Gather, GroupNorm, LayerNorm, Linear, Reshape, Slice, Softmax,
+};
 use snapc_ir::{DType, Dim, Graph, LazyTensor, Shape};
 use snapc_target::{Finding, Silent};
 
@@ -14,7 +16,7 @@ use super::{RULES, verify};
 use crate::blob::WeightFile;
 use crate::emit::model_of;
 use crate::level::Level;
-use crate::lower::lower;
+use crate::lower::{IntegerFeatures, lower};
 use crate::package;
 use crate::proto::*;
 
@@ -29,23 +31,75 @@ fn weights(shape: &[usize]) -> LazyTensor {
 /// A graph with operations of every form: tuples, words, scalars, vectors, large and small constants.
 fn graph() -> Graph {
     let mut g = Graph::new("unet");
-    let x = g.input("x", snapc_ir::TensorType::new(DType::F16, Shape::fixed(&[1, 4, 6, 6])));
-    let ids = g.input("ids", snapc_ir::TensorType::new(DType::I32, Shape::fixed(&[1, 5])));
-    let [weight, bias] = [g.parameter("conv.weight", weights(&[8, 4, 3, 3])), g.parameter("conv.bias", weights(&[8]))];
-    let conv = Conv2d { strides: [2, 2], pads: [1, 1, 1, 1], groups: 1 };
+    let x = g.input(
+        "x",
+        snapc_ir::TensorType::new(DType::F16, Shape::fixed(&[1, 4, 6, 6])),
+    );
+    let ids = g.input(
+        "ids",
+        snapc_ir::TensorType::new(DType::I32, Shape::fixed(&[1, 5])),
+    );
+    let [weight, bias] = [
+        g.parameter("conv.weight", weights(&[8, 4, 3, 3])),
+        g.parameter("conv.bias", weights(&[8])),
+    ];
+    let conv = Conv2d {
+        strides: [2, 2],
+        pads: [1, 1, 1, 1],
+        groups: 1,
+    };
     let y = g.add(conv, &[x, weight, bias], "conv").unwrap();
-    let [scale, shift] = [g.parameter("norm.weight", weights(&[8])), g.parameter("norm.bias", weights(&[8]))];
-    let y = g.add(GroupNorm { groups: 2, epsilon: 1e-5 }, &[y, scale, shift], "norm").unwrap();
+    let [scale, shift] = [
+        g.parameter("norm.weight", weights(&[8])),
+        g.parameter("norm.bias", weights(&[8])),
+    ];
+    let y = g
+        .add(
+            GroupNorm {
+                groups: 2,
+                epsilon: 1e-5,
+            },
+            &[y, scale, shift],
+            "norm",
+        )
+        .unwrap();
     let shape = vec![Dim::Fixed(1), Dim::Fixed(9), Dim::Fixed(8)];
     let y = g.add(Reshape { shape }, &[y], "rows").unwrap();
-    let y = g.add(Slice { axis: 1, start: 0, end: 5 }, &[y], "some").unwrap();
+    let y = g
+        .add(
+            Slice {
+                axis: 1,
+                start: 0,
+                end: 5,
+            },
+            &[y],
+            "some",
+        )
+        .unwrap();
     let table = g.parameter("table", weights(&[11, 8]));
-    let z = g.add(Gather { axis: 0, batch_dims: 0 }, &[table, ids], "tokens").unwrap();
+    let z = g
+        .add(
+            Gather {
+                axis: 0,
+                batch_dims: 0,
+            },
+            &[table, ids],
+            "tokens",
+        )
+        .unwrap();
     let y = g.add(Add {}, &[y, z], "sum").unwrap();
     let y = g.add(Concat { axis: 2 }, &[y, z], "both").unwrap();
-    let [scale, shift] = [g.parameter("ln.weight", weights(&[16])), g.parameter("ln.bias", weights(&[16]))];
-    let y = g.add(LayerNorm { epsilon: 1e-5 }, &[y, scale, shift], "ln").unwrap();
-    let [weight, bias] = [g.parameter("fc.weight", weights(&[3, 16])), g.parameter("fc.bias", weights(&[3]))];
+    let [scale, shift] = [
+        g.parameter("ln.weight", weights(&[16])),
+        g.parameter("ln.bias", weights(&[16])),
+    ];
+    let y = g
+        .add(LayerNorm { epsilon: 1e-5 }, &[y, scale, shift], "ln")
+        .unwrap();
+    let [weight, bias] = [
+        g.parameter("fc.weight", weights(&[3, 16])),
+        g.parameter("fc.bias", weights(&[3])),
+    ];
     let y = g.add(Linear {}, &[y, weight, bias], "fc").unwrap();
     let y = g.add(Softmax { axis: 2 }, &[y], "softmax").unwrap();
     let y = g.add(Cast { to: DType::F32 }, &[y], "wide").unwrap();
@@ -55,12 +109,16 @@ fn graph() -> Graph {
 
 fn valid(level: Level) -> (Model, WeightFile) {
     let graph = graph();
-    let lowered = lower(&graph, level).unwrap();
+    let lowered = lower(&graph, level, IntegerFeatures::Int32).unwrap();
     (model_of(&graph, &lowered, level, &[]), lowered.weights)
 }
 
 /// The findings for the package after changes to the model and to the files.
-fn findings(level: Level, edit: impl FnOnce(&mut Model), damage: impl FnOnce(&Path)) -> Vec<Finding> {
+fn findings(
+    level: Level,
+    edit: impl FnOnce(&mut Model),
+    damage: impl FnOnce(&Path),
+) -> Vec<Finding> {
     let dir = tempfile::tempdir().unwrap();
     let (mut model, weights) = valid(level);
     edit(&mut model);
@@ -70,22 +128,39 @@ fn findings(level: Level, edit: impl FnOnce(&mut Model), damage: impl FnOnce(&Pa
 }
 
 fn main_of(model: &mut Model) -> &mut Function {
-    model.ml_program.as_mut().unwrap().functions.get_mut("main").unwrap()
+    model
+        .ml_program
+        .as_mut()
+        .unwrap()
+        .functions
+        .get_mut("main")
+        .unwrap()
 }
 
 fn block(model: &mut Model) -> &mut Block {
-    main_of(model).block_specializations.values_mut().next().unwrap()
+    main_of(model)
+        .block_specializations
+        .values_mut()
+        .next()
+        .unwrap()
 }
 
 fn operation<'a>(model: &'a mut Model, kind: &str) -> &'a mut Operation {
-    block(model).operations.iter_mut().find(|o| o.kind == kind).unwrap()
+    block(model)
+        .operations
+        .iter_mut()
+        .find(|o| o.kind == kind)
+        .unwrap()
 }
 
 /// The constant that a parameter is bound to.
 fn constant<'a>(model: &'a mut Model, kind: &str, parameter: &str) -> &'a mut Operation {
     let name = bound(&operation(model, kind).inputs[parameter]);
     let operations = &mut block(model).operations;
-    operations.iter_mut().find(|o| o.outputs[0].name == name).unwrap()
+    operations
+        .iter_mut()
+        .find(|o| o.outputs[0].name == name)
+        .unwrap()
 }
 
 fn bound(argument: &Argument) -> String {
@@ -97,7 +172,9 @@ fn bound(argument: &Argument) -> String {
 
 fn by_name(name: &str) -> Argument {
     let bound = Some(Bound::Name(name.to_owned()));
-    Argument { arguments: vec![Binding { bound }] }
+    Argument {
+        arguments: vec![Binding { bound }],
+    }
 }
 
 /// Gives a value another name wherever it stands.
@@ -116,7 +193,10 @@ fn rename(model: &mut Model, from: &str, to: &str) {
 fn named(kind: &str, name: &str, ty: ValueType) -> Operation {
     Operation {
         kind: kind.to_owned(),
-        outputs: vec![NamedValueType { name: name.to_owned(), ty: Some(ty) }],
+        outputs: vec![NamedValueType {
+            name: name.to_owned(),
+            ty: Some(ty),
+        }],
         attributes: [("name".to_owned(), string(name))].into(),
         ..Operation::default()
     }
@@ -136,9 +216,12 @@ fn blob_of(op: &mut Operation) -> &mut BlobFileValue {
 fn ints_of(op: &mut Operation) -> &mut Vec<i32> {
     let content = &mut op.attributes.get_mut("val").unwrap().content;
     match content {
-        Some(Content::Immediate(ImmediateValue { tensor: Some(TensorValue { elements: Some(Elements::Ints(v)) }) })) => {
-            &mut v.values
-        }
+        Some(Content::Immediate(ImmediateValue {
+            tensor:
+                Some(TensorValue {
+                    elements: Some(Elements::Ints(v)),
+                }),
+        })) => &mut v.values,
         other => panic!("no ints: {other:?}"),
     }
 }
@@ -153,7 +236,9 @@ fn edit_json(package: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
 /// The item whose path ends as given.
 fn item(json: &serde_json::Value, path: &str) -> String {
     let items = json["itemInfoEntries"].as_object().unwrap();
-    let found = items.iter().find(|(_, i)| i["path"].as_str().unwrap().ends_with(path));
+    let found = items
+        .iter()
+        .find(|(_, i)| i["path"].as_str().unwrap().ends_with(path));
     found.unwrap().0.clone()
 }
 
@@ -170,13 +255,17 @@ type ModelSeed = (&'static str, Level, fn(&mut Model));
 const MODEL_SEEDS: &[ModelSeed] = &[
     (DECODE, Level::Ios17, |m| m.ml_program = None),
     (SPECIFICATION, Level::Ios17, |m| m.specification_version = 6),
-    (PROGRAM, Level::Ios17, |m| m.ml_program.as_mut().unwrap().version = 2),
+    (PROGRAM, Level::Ios17, |m| {
+        m.ml_program.as_mut().unwrap().version = 2
+    }),
     (PROGRAM, Level::Ios17, |m| {
         let functions = &mut m.ml_program.as_mut().unwrap().functions;
         let main = functions.remove("main").unwrap();
         functions.insert("other".to_owned(), main);
     }),
-    (OPSET, Level::Ios17, |m| main_of(m).opset = "CoreML8".to_owned()),
+    (OPSET, Level::Ios17, |m| {
+        main_of(m).opset = "CoreML8".to_owned()
+    }),
     (OPSET, Level::Ios17, |m| m.specification_version = 9),
     (IDENTIFIER, Level::Ios17, |m| rename(m, "tokens", "to.kens")),
     (IDENTIFIER, Level::Ios17, |m| rename(m, "softmax", "tensor")),
@@ -185,12 +274,17 @@ const MODEL_SEEDS: &[ModelSeed] = &[
         block(m).operations.push(again);
     }),
     (DEFINED, Level::Ios17, |m| {
-        operation(m, "softmax").inputs.insert("x".to_owned(), by_name("nowhere"));
+        operation(m, "softmax")
+            .inputs
+            .insert("x".to_owned(), by_name("nowhere"));
     }),
     (DEFINED, Level::Ios17, |m| {
         let axis = constant(m, "softmax", "axis").outputs[0].name.clone();
         let operations = &mut block(m).operations;
-        let at = operations.iter().position(|o| o.outputs[0].name == axis).unwrap();
+        let at = operations
+            .iter()
+            .position(|o| o.outputs[0].name == axis)
+            .unwrap();
         let axis = operations.remove(at);
         operations.push(axis);
     }),
@@ -203,9 +297,13 @@ const MODEL_SEEDS: &[ModelSeed] = &[
         operation(m, "softmax").attributes.clear();
     }),
     (NAMED, Level::Ios17, |m| {
-        operation(m, "softmax").attributes.insert("extra".to_owned(), string("x"));
+        operation(m, "softmax")
+            .attributes
+            .insert("extra".to_owned(), string("x"));
     }),
-    (TYPE, Level::Ios17, |m| tensor_of(&mut operation(m, "softmax").outputs[0].ty).rank = 0),
+    (TYPE, Level::Ios17, |m| {
+        tensor_of(&mut operation(m, "softmax").outputs[0].ty).rank = 0
+    }),
     (TYPE, Level::Ios17, |m| {
         tensor_of(&mut operation(m, "softmax").outputs[0].ty).dimensions[0].extent =
             Some(Extent::Unknown(UnknownDimension { variadic: false }));
@@ -213,22 +311,34 @@ const MODEL_SEEDS: &[ModelSeed] = &[
     (RANK, Level::Ios17, |m| {
         let shape = [1, 1, 1, 4, 6, 6];
         let mut reshape = named("reshape", "deep", tensor_type(DataType::Float16, &shape));
-        let ints = Elements::Ints(RepeatedInts { values: shape.map(|n| n as i32).to_vec() });
+        let ints = Elements::Ints(RepeatedInts {
+            values: shape.map(|n| n as i32).to_vec(),
+        });
         let value = immediate(DataType::Int32, &[6], ints);
         let mut axes = named("const", "deep_shape", value.ty.clone().unwrap());
         axes.attributes.insert("val".to_owned(), value);
-        reshape.inputs = [("x".to_owned(), by_name("x")), ("shape".to_owned(), by_name("deep_shape"))].into();
+        reshape.inputs = [
+            ("x".to_owned(), by_name("x")),
+            ("shape".to_owned(), by_name("deep_shape")),
+        ]
+        .into();
         block(m).operations.extend([axes, reshape]);
     }),
     (RANK, Level::Ios17, |m| {
         let four = [1, 1, 5, 16];
         let before = bound(&operation(m, "linear").inputs["x"]);
-        let ints = Elements::Ints(RepeatedInts { values: four.map(|n| n as i32).to_vec() });
+        let ints = Elements::Ints(RepeatedInts {
+            values: four.map(|n| n as i32).to_vec(),
+        });
         let value = immediate(DataType::Int32, &[4], ints);
         let mut shape = named("const", "four", value.ty.clone().unwrap());
         shape.attributes.insert("val".to_owned(), value);
         let mut reshape = named("reshape", "fourth", tensor_type(DataType::Float16, &four));
-        reshape.inputs = [("x".to_owned(), by_name(&before)), ("shape".to_owned(), by_name("four"))].into();
+        reshape.inputs = [
+            ("x".to_owned(), by_name(&before)),
+            ("shape".to_owned(), by_name("four")),
+        ]
+        .into();
         let mut linear = operation(m, "linear").clone();
         linear.inputs.insert("x".to_owned(), by_name("fourth"));
         linear.outputs[0] = NamedValueType {
@@ -238,24 +348,34 @@ const MODEL_SEEDS: &[ModelSeed] = &[
         block(m).operations.extend([shape, reshape, linear]);
     }),
     (DESCRIPTION, Level::Ios17, |m| m.description = None),
-    (DESCRIPTION, Level::Ios17, |m| m.description.as_mut().unwrap().input[0].name = "z".to_owned()),
+    (DESCRIPTION, Level::Ios17, |m| {
+        m.description.as_mut().unwrap().input[0].name = "z".to_owned()
+    }),
     (DESCRIPTION, Level::Ios17, |m| {
         array(&mut m.description.as_mut().unwrap().input[0]).shape[2] = 7;
     }),
     (DESCRIPTION, Level::Ios17, |m| {
-        array(&mut m.description.as_mut().unwrap().input[0]).data_type = ArrayDataType::Float32 as i32;
+        array(&mut m.description.as_mut().unwrap().input[0]).data_type =
+            ArrayDataType::Float32 as i32;
     }),
-    (DESCRIPTION, Level::Ios17, |m| m.description.as_mut().unwrap().input.reverse()),
+    (DESCRIPTION, Level::Ios17, |m| {
+        m.description.as_mut().unwrap().input.reverse()
+    }),
     (FEATURE, Level::Ios17, |m| {
-        array(&mut m.description.as_mut().unwrap().input[1]).data_type = ArrayDataType::Double as i32;
+        array(&mut m.description.as_mut().unwrap().input[1]).data_type =
+            ArrayDataType::Double as i32;
     }),
-    (OPERATION, Level::Ios17, |m| operation(m, "softmax").kind = "soft_max".to_owned()),
+    (OPERATION, Level::Ios17, |m| {
+        operation(m, "softmax").kind = "soft_max".to_owned()
+    }),
     (OPERATION, Level::Ios17, |m| {
         // Known from iOS 18 on only.
         operation(m, "softmax").kind = "scaled_dot_product_attention".to_owned();
     }),
     (PARAMETER, Level::Ios17, |m| {
-        operation(m, "softmax").inputs.insert("alpha".to_owned(), by_name("x"));
+        operation(m, "softmax")
+            .inputs
+            .insert("alpha".to_owned(), by_name("x"));
     }),
     (PARAMETER, Level::Ios16, |m| {
         // A parameter that came with iOS 17.
@@ -265,57 +385,99 @@ const MODEL_SEEDS: &[ModelSeed] = &[
     }),
     (KIND, Level::Ios17, |m| {
         let vector = operation(m, "conv").inputs["strides"].clone();
-        operation(m, "softmax").inputs.insert("axis".to_owned(), vector);
+        operation(m, "softmax")
+            .inputs
+            .insert("axis".to_owned(), vector);
     }),
     (KIND, Level::Ios17, |m| {
         let number = operation(m, "conv").inputs["groups"].clone();
-        operation(m, "concat").inputs.insert("interleave".to_owned(), number);
+        operation(m, "concat")
+            .inputs
+            .insert("interleave".to_owned(), number);
     }),
     (KIND, Level::Ios17, |m| {
-        constant(m, "conv", "pad_type").attributes.insert("val".to_owned(), string("around"));
+        constant(m, "conv", "pad_type")
+            .attributes
+            .insert("val".to_owned(), string("around"));
     }),
     (SAME_TYPE, Level::Ios17, |m| {
-        constant(m, "cast", "dtype").attributes.insert("val".to_owned(), string("fp16"));
+        constant(m, "cast", "dtype")
+            .attributes
+            .insert("val".to_owned(), string("fp16"));
     }),
     (SAME_TYPE, Level::Ios16, |m| {
         // From iOS 17 on, epsilon may be fp32 beside an fp16 operand.
-        let value = immediate(DataType::Float32, &[], Elements::Floats(RepeatedFloats { values: vec![1e-5] }));
+        let value = immediate(
+            DataType::Float32,
+            &[],
+            Elements::Floats(RepeatedFloats { values: vec![1e-5] }),
+        );
         let epsilon = constant(m, "layer_norm", "epsilon");
         epsilon.outputs[0].ty = value.ty.clone();
         epsilon.attributes.insert("val".to_owned(), value);
     }),
-    (CONSTANT, Level::Ios17, |m| ints_of(constant(m, "conv", "strides")).push(1)),
+    (CONSTANT, Level::Ios17, |m| {
+        ints_of(constant(m, "conv", "strides")).push(1)
+    }),
     (CONSTANT, Level::Ios17, |m| {
         // fp16 in the list of f32.
         let floats = Elements::Floats(RepeatedFloats { values: vec![1e-5] });
         let value = immediate(DataType::Float16, &[], floats);
-        constant(m, "layer_norm", "epsilon").attributes.insert("val".to_owned(), value);
+        constant(m, "layer_norm", "epsilon")
+            .attributes
+            .insert("val".to_owned(), value);
     }),
     (CONSTANT, Level::Ios17, |m| {
         constant(m, "softmax", "axis").outputs[0].ty = Some(tensor_type(DataType::Int64, &[]));
     }),
     (INLINE, Level::Ios17, |m| {
         let value = constant(m, "softmax", "axis").attributes["val"].clone();
-        let binding = Binding { bound: Some(Bound::Value(value)) };
-        let argument = Argument { arguments: vec![binding] };
-        operation(m, "softmax").inputs.insert("axis".to_owned(), argument);
+        let binding = Binding {
+            bound: Some(Bound::Value(value)),
+        };
+        let argument = Argument {
+            arguments: vec![binding],
+        };
+        operation(m, "softmax")
+            .inputs
+            .insert("axis".to_owned(), argument);
     }),
     (CONSTEXPR, Level::Ios17, |m| {
-        let mut op = named("constexpr_lut_to_dense", "palette", tensor_type(DataType::Float16, &[2, 2]));
+        let mut op = named(
+            "constexpr_lut_to_dense",
+            "palette",
+            tensor_type(DataType::Float16, &[2, 2]),
+        );
         op.inputs.insert("indices".to_owned(), by_name("x"));
         block(m).operations.push(op);
     }),
     (CONSTEXPR, Level::Ios18, |m| {
-        let mut op = named("constexpr_lut_to_dense", "palette", tensor_type(DataType::Float16, &[2, 2]));
+        let mut op = named(
+            "constexpr_lut_to_dense",
+            "palette",
+            tensor_type(DataType::Float16, &[2, 2]),
+        );
         op.attributes.insert("lut".to_owned(), string("table"));
         block(m).operations.push(op);
     }),
-    (BLOB_FILE, Level::Ios17, |m| blob_of(constant(m, "conv", "weight")).file_name = "weight.bin".to_owned()),
-    (BLOB_OFFSET, Level::Ios17, |m| blob_of(constant(m, "conv", "weight")).offset += 64),
-    (BLOB_OFFSET, Level::Ios17, |m| blob_of(constant(m, "conv", "weight")).offset += 8),
-    (BLOB_OFFSET, Level::Ios17, |m| blob_of(constant(m, "conv", "weight")).offset = u64::MAX - 63),
-    (SHAPE, Level::Ios17, |m| ints_of(constant(m, "concat", "axis"))[0] = 0),
-    (SHAPE, Level::Ios17, |m| ints_of(constant(m, "slice_by_index", "end"))[1] = 4),
+    (BLOB_FILE, Level::Ios17, |m| {
+        blob_of(constant(m, "conv", "weight")).file_name = "weight.bin".to_owned()
+    }),
+    (BLOB_OFFSET, Level::Ios17, |m| {
+        blob_of(constant(m, "conv", "weight")).offset += 64
+    }),
+    (BLOB_OFFSET, Level::Ios17, |m| {
+        blob_of(constant(m, "conv", "weight")).offset += 8
+    }),
+    (BLOB_OFFSET, Level::Ios17, |m| {
+        blob_of(constant(m, "conv", "weight")).offset = u64::MAX - 63
+    }),
+    (SHAPE, Level::Ios17, |m| {
+        ints_of(constant(m, "concat", "axis"))[0] = 0
+    }),
+    (SHAPE, Level::Ios17, |m| {
+        ints_of(constant(m, "slice_by_index", "end"))[1] = 4
+    }),
 ];
 
 fn array(feature: &mut FeatureDescription) -> &mut ArrayFeatureType {
@@ -330,13 +492,22 @@ type FileSeed = (&'static str, fn(&Path));
 
 const FILE_SEEDS: &[FileSeed] = &[
     (PACKAGES, |p| fs::remove_dir_all(p).unwrap()),
-    (MANIFEST, |p| fs::remove_file(p.join("Manifest.json")).unwrap()),
-    (MANIFEST, |p| fs::write(p.join("Manifest.json"), "{").unwrap()),
-    (MANIFEST, |p| edit_json(p, |j| j["fileFormatVersion"] = "2.0.0".into())),
+    (MANIFEST, |p| {
+        fs::remove_file(p.join("Manifest.json")).unwrap()
+    }),
+    (MANIFEST, |p| {
+        fs::write(p.join("Manifest.json"), "{").unwrap()
+    }),
+    (MANIFEST, |p| {
+        edit_json(p, |j| j["fileFormatVersion"] = "2.0.0".into())
+    }),
     (MANIFEST_ITEM, |p| {
         edit_json(p, |j| {
             let id = item(j, MODEL);
-            j["itemInfoEntries"][&id].as_object_mut().unwrap().remove("description");
+            j["itemInfoEntries"][&id]
+                .as_object_mut()
+                .unwrap()
+                .remove("description");
         });
     }),
     (MANIFEST_ITEM, |p| {
@@ -345,14 +516,18 @@ const FILE_SEEDS: &[FileSeed] = &[
             j["itemInfoEntries"]["extra"] = extra;
         });
     }),
-    (MANIFEST_ROOT, |p| edit_json(p, |j| j["rootModelIdentifier"] = item(j, "weights").into())),
+    (MANIFEST_ROOT, |p| {
+        edit_json(p, |j| j["rootModelIdentifier"] = item(j, "weights").into())
+    }),
     (MANIFEST_WEIGHTS, |p| {
         edit_json(p, |j| {
             let id = item(j, "weights");
             j["itemInfoEntries"].as_object_mut().unwrap().remove(&id);
         });
     }),
-    (DECODE, |p| edit_bytes(p, MODEL, |b| b.truncate(b.len() / 2))),
+    (DECODE, |p| {
+        edit_bytes(p, MODEL, |b| b.truncate(b.len() / 2))
+    }),
     (BLOB_FILE, |p| edit_bytes(p, WEIGHTS, |b| b[4] = 1)),
     (BLOB_FILE, |p| edit_bytes(p, WEIGHTS, |b| b[0] += 1)),
     (BLOB_FILE, |p| edit_bytes(p, WEIGHTS, |b| b.truncate(4))),
@@ -360,7 +535,9 @@ const FILE_SEEDS: &[FileSeed] = &[
     (BLOB_DATA, |p| edit_bytes(p, WEIGHTS, |b| b[68] = 10)),
     (BLOB_DATA, |p| edit_bytes(p, WEIGHTS, |b| b[72] ^= 1)),
     (BLOB_DATA, |p| edit_bytes(p, WEIGHTS, |b| b[80] = 64)),
-    (BLOB_DATA, |p| edit_bytes(p, WEIGHTS, |b| b.truncate(b.len() - 1))),
+    (BLOB_DATA, |p| {
+        edit_bytes(p, WEIGHTS, |b| b.truncate(b.len() - 1))
+    }),
     (BLOB_OFFSET, |p| edit_bytes(p, WEIGHTS, |b| b[64] = 0)),
 ];
 
@@ -379,10 +556,18 @@ fn a_valid_package_has_no_findings() {
 #[test]
 fn every_seeded_violation_fires_its_rule_alone() {
     for (i, (rule, level, edit)) in MODEL_SEEDS.iter().enumerate() {
-        assert_only(rule, &format!("model seed {i}"), &findings(*level, edit, |_| {}));
+        assert_only(
+            rule,
+            &format!("model seed {i}"),
+            &findings(*level, edit, |_| {}),
+        );
     }
     for (i, (rule, damage)) in FILE_SEEDS.iter().enumerate() {
-        assert_only(rule, &format!("file seed {i}"), &findings(Level::Ios17, |_| {}, damage));
+        assert_only(
+            rule,
+            &format!("file seed {i}"),
+            &findings(Level::Ios17, |_| {}, damage),
+        );
     }
 }
 
@@ -399,7 +584,14 @@ fn every_rule_has_a_seed_and_an_id_of_its_own() {
 
 #[test]
 fn every_omitted_parameter_is_missed() {
-    let omittable = ["bias", "gamma", "beta", "begin_mask", "end_mask", "squeeze_mask"];
+    let omittable = [
+        "bias",
+        "gamma",
+        "beta",
+        "begin_mask",
+        "end_mask",
+        "squeeze_mask",
+    ];
     let (mut model, _) = valid(Level::Ios17);
     let operations = block(&mut model).operations.clone();
     let mut tried = 0;

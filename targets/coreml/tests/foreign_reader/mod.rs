@@ -13,7 +13,8 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use snapc_coreml::CoreMl;
 use snapc_ir::tensor::Elements;
 use snapc_ir::{
-    DType, Graph, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec, Tensor, TimestepSpacing,
+    DType, Graph, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec, Tensor,
+    TimestepSpacing,
 };
 use snapc_target::{EmitOptions, Emitted, Silent, Target, VerifiedProgram, legalize};
 
@@ -63,22 +64,45 @@ pub fn run(jobs: &[&Job]) -> Vec<Tensors> {
     let jobs_file = dir.path().join("jobs.json");
     std::fs::write(&jobs_file, serde_json::to_vec(&list).unwrap()).unwrap();
     let script = repository().join("tests/python/run_coreml.py");
-    let output = Command::new(python()).arg(script).arg(jobs_file).output().unwrap();
-    let errors: Vec<Option<String>> = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|e| panic!("no answer: {e}: {}", String::from_utf8_lossy(&output.stderr)));
+    let output = Command::new(python())
+        .arg(script)
+        .arg(jobs_file)
+        .output()
+        .unwrap();
+    let errors: Vec<Option<String>> = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
+        panic!(
+            "no answer: {e}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    });
     assert_eq!(errors.len(), jobs.len());
-    let failed = jobs.iter().zip(&errors).filter_map(|(job, e)| Some(format!("{}: {}", job.name, e.as_ref()?)));
+    let failed = jobs
+        .iter()
+        .zip(&errors)
+        .filter_map(|(job, e)| Some(format!("{}: {}", job.name, e.as_ref()?)));
     let failed: Vec<String> = failed.collect();
-    assert!(failed.is_empty(), "coremltools refuses:\n{}", failed.join("\n"));
-    (0..jobs.len()).map(|i| read_safetensors(&std::fs::read(file(i, "out")).unwrap())).collect()
+    assert!(
+        failed.is_empty(),
+        "coremltools refuses:\n{}",
+        failed.join("\n")
+    );
+    (0..jobs.len())
+        .map(|i| read_safetensors(&std::fs::read(file(i, "out")).unwrap()))
+        .collect()
 }
 
 fn to_safetensors(tensors: &Tensors) -> Vec<u8> {
     let bytes: BTreeMap<&String, (Dtype, Vec<u8>)> = tensors
         .iter()
         .map(|(name, t)| match &t.elements {
-            Elements::Float(v) => (name, (Dtype::F32, v.iter().flat_map(|x| x.to_le_bytes()).collect())),
-            Elements::Int(v) => (name, (Dtype::I64, v.iter().flat_map(|x| x.to_le_bytes()).collect())),
+            Elements::Float(v) => (
+                name,
+                (Dtype::F32, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            ),
+            Elements::Int(v) => (
+                name,
+                (Dtype::I64, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            ),
         })
         .collect();
     let views = bytes.iter().map(|(name, (dtype, data))| {
@@ -91,7 +115,9 @@ fn to_safetensors(tensors: &Tensors) -> Vec<u8> {
 /// All tensors of a safetensors file.
 pub fn read_safetensors(bytes: &[u8]) -> Tensors {
     let file = SafeTensors::deserialize(bytes).unwrap();
-    file.iter().map(|(name, view)| (name.to_owned(), to_tensor(&view))).collect()
+    file.iter()
+        .map(|(name, view)| (name.to_owned(), to_tensor(&view)))
+        .collect()
 }
 
 fn to_tensor(view: &TensorView<'_>) -> Tensor {
@@ -99,15 +125,30 @@ fn to_tensor(view: &TensorView<'_>) -> Tensor {
     match view.dtype() {
         Dtype::F32 => {
             let words = data.as_chunks::<4>().0;
-            Tensor::float(shape, words.iter().map(|b| f32::from_le_bytes(*b)).collect())
+            Tensor::float(
+                shape,
+                words.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            )
         }
         Dtype::F16 => {
             let words = data.as_chunks::<2>().0;
-            Tensor::float(shape, words.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect())
+            Tensor::float(
+                shape,
+                words
+                    .iter()
+                    .map(|b| f16::from_le_bytes(*b).to_f32())
+                    .collect(),
+            )
         }
         Dtype::I32 => {
             let words = data.as_chunks::<4>().0;
-            Tensor::int(shape, words.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect())
+            Tensor::int(
+                shape,
+                words
+                    .iter()
+                    .map(|b| i64::from(i32::from_le_bytes(*b)))
+                    .collect(),
+            )
         }
         other => panic!("unexpected element type {other:?}"),
     }
