@@ -17,7 +17,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("snapc-onnx", &["snapc-ir", "snapc-target"]),
     (
         "snapc",
-        &["snapc-coreml", "snapc-import", "snapc-ir", "snapc-onnx", "snapc-passes", "snapc-target"],
+        &[
+            "snapc-coreml",
+            "snapc-import",
+            "snapc-ir",
+            "snapc-onnx",
+            "snapc-passes",
+            "snapc-target",
+        ],
     ),
     ("snapc-tests", &["snapc", "snapc-ir", "snapc-passes"]),
     ("xtask", &["snapc", "snapc-passes"]),
@@ -31,20 +38,36 @@ const MAX_LINES: usize = 800;
 
 fn metadata() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(workspace_root())
         .output()
         .expect("cargo starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let document: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
-    document["packages"].as_array().expect("packages are a list").clone()
+    document["packages"]
+        .as_array()
+        .expect("packages are a list")
+        .clone()
 }
 
 /// Names of a package's direct dependencies; with those of its tests when `all`.
 fn dependencies(package: &Value, all: bool) -> BTreeSet<String> {
-    let list = package["dependencies"].as_array().expect("dependencies are a list");
+    let list = package["dependencies"]
+        .as_array()
+        .expect("dependencies are a list");
     let used = list.iter().filter(|d| all || d["kind"] != "dev");
-    used.map(|d| d["name"].as_str().expect("a name").to_owned()).collect()
+    used.map(|d| d["name"].as_str().expect("a name").to_owned())
+        .collect()
 }
 
 /// Files under version control or on the way there, relative to the root.
@@ -54,10 +77,17 @@ fn tracked_files() -> Vec<String> {
         .current_dir(workspace_root())
         .output()
         .expect("git starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).expect("paths are UTF-8");
     let files: Vec<String> = text.lines().map(str::to_owned).collect();
-    assert!(files.iter().any(|f| f == "Cargo.toml"), "not the workspace: {files:?}");
+    assert!(
+        files.iter().any(|f| f == "Cargo.toml"),
+        "not the workspace: {files:?}"
+    );
     files
 }
 
@@ -67,13 +97,19 @@ fn read(path: &str) -> String {
 
 fn sources() -> BTreeMap<String, String> {
     let files = tracked_files().into_iter().filter(|f| f.ends_with(".rs"));
-    files.filter(|f| workspace_root().join(f).is_file()).map(|f| (f.clone(), read(&f))).collect()
+    files
+        .filter(|f| workspace_root().join(f).is_file())
+        .map(|f| (f.clone(), read(&f)))
+        .collect()
 }
 
 #[test]
 fn a1_dependencies_point_downwards() {
     let packages = metadata();
-    let own: BTreeSet<&str> = packages.iter().map(|p| p["name"].as_str().expect("a name")).collect();
+    let own: BTreeSet<&str> = packages
+        .iter()
+        .map(|p| p["name"].as_str().expect("a name"))
+        .collect();
     for package in &packages {
         let name = package["name"].as_str().expect("a name");
         let (_, allowed) = ALLOWED.iter().find(|(n, _)| *n == name).unwrap_or_else(|| {
@@ -85,7 +121,10 @@ fn a1_dependencies_point_downwards() {
         }
     }
     let listed: BTreeSet<&str> = ALLOWED.iter().map(|(n, _)| *n).collect();
-    assert_eq!(listed, own, "the list of this test names crates that do not exist");
+    assert_eq!(
+        listed, own,
+        "the list of this test names crates that do not exist"
+    );
 }
 
 #[test]
@@ -94,19 +133,33 @@ fn a2_every_dependency_has_its_reason() {
     let reasons: BTreeMap<String, String> = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
-        .map(|(name, reason)| (name.to_owned(), reason.trim_end_matches('|').trim().to_owned()))
+        .map(|(name, reason)| {
+            (
+                name.to_owned(),
+                reason.trim_end_matches('|').trim().to_owned(),
+            )
+        })
         .collect();
     let packages = metadata();
-    let own: BTreeSet<&str> = packages.iter().map(|p| p["name"].as_str().expect("a name")).collect();
+    let own: BTreeSet<&str> = packages
+        .iter()
+        .map(|p| p["name"].as_str().expect("a name"))
+        .collect();
     let foreign: BTreeSet<String> = packages
         .iter()
         .flat_map(|p| dependencies(p, true))
         .filter(|d| !own.contains(d.as_str()))
         .collect();
     let listed: BTreeSet<String> = reasons.keys().cloned().collect();
-    assert_eq!(listed, foreign, "docs/decisions/0002-dependencies.md (left) and the manifests (right) differ");
+    assert_eq!(
+        listed, foreign,
+        "docs/decisions/0002-dependencies.md (left) and the manifests (right) differ"
+    );
     for (name, reason) in &reasons {
-        assert!(reason.split_whitespace().count() >= 4, "{name}: no reason given");
+        assert!(
+            reason.split_whitespace().count() >= 4,
+            "{name}: no reason given"
+        );
     }
 }
 
@@ -116,13 +169,23 @@ fn a3_crates_state_their_purpose_and_lints() {
         let name = package["name"].as_str().expect("a name");
         let manifest = package["manifest_path"].as_str().expect("a path");
         let text = std::fs::read_to_string(manifest).expect("a manifest can be read");
-        assert!(text.contains("[lints]\nworkspace = true"), "{name} does not take the workspace's lints");
+        assert!(
+            text.contains("[lints]\nworkspace = true"),
+            "{name} does not take the workspace's lints"
+        );
         let description = package["description"].as_str().unwrap_or_default();
         assert!(description.len() > 20, "{name} has no description");
         let source = Path::new(manifest).with_file_name("src");
-        let root = ["lib.rs", "main.rs"].map(|f| source.join(f)).into_iter().find(|f| f.is_file());
-        let text = std::fs::read_to_string(root.expect("a crate has a root")).expect("it can be read");
-        assert!(text.starts_with("//! "), "the root of {name} has no documentation");
+        let root = ["lib.rs", "main.rs"]
+            .map(|f| source.join(f))
+            .into_iter()
+            .find(|f| f.is_file());
+        let text =
+            std::fs::read_to_string(root.expect("a crate has a root")).expect("it can be read");
+        assert!(
+            text.starts_with("//! "),
+            "the root of {name} has no documentation"
+        );
     }
 }
 
@@ -132,17 +195,28 @@ fn a4_unsafe_stays_where_it_is_allowed() {
     let forms = ["{", "fn ", "impl ", "extern "].map(|after| format!("{}safe {after}", "un"));
     let forbid = ["#![forbid(un", "safe_code)]"].concat();
     for (file, text) in sources() {
-        let mut code = text.lines().map(|l| l.split("//").next().unwrap_or_default());
+        let mut code = text
+            .lines()
+            .map(|l| l.split("//").next().unwrap_or_default());
         let used = code.any(|l| forms.iter().any(|form| l.contains(form.as_str())));
-        assert!(!used || UNSAFE_FILES.contains(&file.as_str()), "{file} uses unsafe code");
+        assert!(
+            !used || UNSAFE_FILES.contains(&file.as_str()),
+            "{file} uses unsafe code"
+        );
     }
     for package in metadata() {
         let manifest = package["manifest_path"].as_str().expect("a path");
         let source = Path::new(manifest).with_file_name("src");
-        let holds_unsafe = UNSAFE_FILES.iter().any(|f| workspace_root().join(f).starts_with(&source));
+        let holds_unsafe = UNSAFE_FILES
+            .iter()
+            .any(|f| workspace_root().join(f).starts_with(&source));
         for root in ["lib.rs", "main.rs"].map(|f| source.join(f)) {
             if let (Ok(text), false) = (std::fs::read_to_string(&root), holds_unsafe) {
-                assert!(text.contains(&forbid), "{} does not forbid unsafe code", root.display());
+                assert!(
+                    text.contains(&forbid),
+                    "{} does not forbid unsafe code",
+                    root.display()
+                );
             }
         }
     }
@@ -152,7 +226,10 @@ fn a4_unsafe_stays_where_it_is_allowed() {
 fn a5_files_are_short() {
     for (file, text) in sources() {
         let lines = text.lines().count();
-        assert!(lines <= MAX_LINES, "{file} has {lines} lines, at most {MAX_LINES} are allowed");
+        assert!(
+            lines <= MAX_LINES,
+            "{file} has {lines} lines, at most {MAX_LINES} are allowed"
+        );
     }
 }
 
@@ -165,14 +242,22 @@ fn list_entries(file: &str, start: &str, end: &str) -> Vec<String> {
         .map(|l| l.trim().trim_end_matches(',').to_owned())
         .filter(|l| !l.is_empty() && !l.starts_with("//"))
         .collect();
-    assert!(!entries.is_empty(), "{file}: no list that starts with '{start}'");
+    assert!(
+        !entries.is_empty(),
+        "{file}: no list that starts with '{start}'"
+    );
     entries
 }
 
 /// Rust files of a folder without the given ones, by name without extension.
 fn modules(folder: &str, except: &[&str]) -> BTreeSet<String> {
     let entries = std::fs::read_dir(workspace_root().join(folder)).expect("the folder exists");
-    let names = entries.map(|e| e.expect("an entry can be read").file_name().into_string().expect("UTF-8"));
+    let names = entries.map(|e| {
+        e.expect("an entry can be read")
+            .file_name()
+            .into_string()
+            .expect("UTF-8")
+    });
     names
         .filter_map(|n| n.strip_suffix(".rs").map(str::to_owned))
         .filter(|n| !except.contains(&n.as_str()))
@@ -182,10 +267,15 @@ fn modules(folder: &str, except: &[&str]) -> BTreeSet<String> {
 #[test]
 fn a6_an_operator_is_one_file_and_one_line() {
     let entries = list_entries("converter/ir/src/ops/mod.rs", "ops! {", "}");
-    let listed: BTreeSet<String> =
-        entries.iter().map(|e| e.split(' ').next().expect("a module").to_owned()).collect();
+    let listed: BTreeSet<String> = entries
+        .iter()
+        .map(|e| e.split(' ').next().expect("a module").to_owned())
+        .collect();
     assert_eq!(listed.len(), entries.len(), "an operator is listed twice");
-    let files = modules("converter/ir/src/ops", &["mod", "attribute", "check", "elementwise"]);
+    let files = modules(
+        "converter/ir/src/ops",
+        &["mod", "attribute", "check", "elementwise"],
+    );
     assert_eq!(listed, files);
     let mut sorted = entries.clone();
     sorted.sort();
@@ -195,35 +285,57 @@ fn a6_an_operator_is_one_file_and_one_line() {
 #[test]
 fn a7_a_pass_is_one_file_and_one_line() {
     let entries = list_entries("passes/src/lib.rs", "passes! {", "}");
-    let listed: BTreeSet<String> =
-        entries.iter().map(|e| e.split(' ').next().expect("a module").to_owned()).collect();
+    let listed: BTreeSet<String> = entries
+        .iter()
+        .map(|e| e.split(' ').next().expect("a module").to_owned())
+        .collect();
     assert_eq!(listed.len(), entries.len(), "a pass is listed twice");
     for pass in &listed {
         let file = format!("passes/src/{pass}.rs");
         let name = format!("\"{}\"", pass.replace('_', "-"));
-        assert!(read(&file).contains(&name), "{file} does not hold the pass {name}");
+        assert!(
+            read(&file).contains(&name),
+            "{file} does not hold the pass {name}"
+        );
     }
 }
 
 #[test]
 fn a7_a_target_is_one_folder_and_one_word() {
     let list = read("converter/cli/src/targets.rs");
-    let line = list.lines().find(|l| l.starts_with("pub static TARGETS")).expect("the list is there");
+    let line = list
+        .lines()
+        .find(|l| l.starts_with("pub static TARGETS"))
+        .expect("the list is there");
     let listed = line.matches("&snapc_").count();
     let folders = std::fs::read_dir(workspace_root().join("targets")).expect("the folder exists");
-    let folders = folders.flatten().filter(|e| e.path().join("Cargo.toml").is_file());
-    let targets: Vec<String> =
-        folders.map(|e| e.file_name().into_string().expect("UTF-8")).filter(|n| n != "api").collect();
+    let folders = folders
+        .flatten()
+        .filter(|e| e.path().join("Cargo.toml").is_file());
+    let targets: Vec<String> = folders
+        .map(|e| e.file_name().into_string().expect("UTF-8"))
+        .filter(|n| n != "api")
+        .collect();
     assert_eq!(listed, targets.len(), "{targets:?}");
     for target in &targets {
-        assert_eq!(line.matches(&format!("&snapc_{target}::")).count(), 1, "{target} is not listed once");
+        assert_eq!(
+            line.matches(&format!("&snapc_{target}::")).count(),
+            1,
+            "{target} is not listed once"
+        );
     }
 }
 
 #[test]
 fn a8_no_traces_of_a_machine() {
     // Put together here so that this file does not match itself.
-    let words = [["/wo", "rk/"], ["/ro", "ot/"], ["/ho", "me/"], ["/tm", "p/"]].map(|w| w.concat());
+    let words = [
+        ["/wo", "rk/"],
+        ["/ro", "ot/"],
+        ["/ho", "me/"],
+        ["/tm", "p/"],
+    ]
+    .map(|w| w.concat());
     for file in tracked_files() {
         let Ok(text) = std::fs::read_to_string(workspace_root().join(&file)) else {
             continue; // a binary fixture

@@ -15,6 +15,7 @@
 //! | unsupported network key | 3 | unknown key, wrong value in a settings file | 2 |
 //! | unsupported scheduler setting | 3 | option that the target cannot honour | 2 |
 //! | pipeline of another kind | 3 | depfile that cannot be written | 2 |
+//! | single file with a broken `--component-config` | 3 | folder with `--component-config` | 2 |
 //! | tokenizer file missing | 3 | no space for a file | 2 |
 //! | shard missing, shard outside the folder | 3 | SIGINT while writing | 130 |
 
@@ -24,7 +25,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use snapc_tests::{Run, SafetensorsFile, Snapc, StoredTensor, copy_folder, edit_json, names, workspace_root};
+use snapc_tests::{
+    Run, SafetensorsFile, Snapc, StoredTensor, copy_folder, edit_json, names, workspace_root,
+};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
@@ -37,7 +40,10 @@ struct Scene {
 impl Scene {
     fn new(fixture: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
-        copy_folder(&workspace_root().join("fixtures").join(fixture), &folder.path().join("in"));
+        copy_folder(
+            &workspace_root().join("fixtures").join(fixture),
+            &folder.path().join("in"),
+        );
         Scene { folder }
     }
 
@@ -64,15 +70,27 @@ impl Scene {
 
     /// [`Scene::fails`] for a conversion to ONNX.
     fn convert_fails(&self, flags: &str, exit: i32, expected: &[&str]) {
-        self.fails(&format!("convert in --target onnx -o out {flags}"), exit, expected);
+        self.fails(
+            &format!("convert in --target onnx -o out {flags}"),
+            exit,
+            expected,
+        );
     }
 }
 
 fn check(run: &Run, exit: i32, expected: &[&str]) {
     assert_eq!(run.exit, Some(exit), "{}", run.stderr);
-    assert!(run.stderr.starts_with("error: ") || run.stderr.starts_with("note: "), "{}", run.stderr);
+    assert!(
+        run.stderr.starts_with("error: ") || run.stderr.starts_with("note: "),
+        "{}",
+        run.stderr
+    );
     for words in expected {
-        assert!(run.stderr.contains(words), "no '{words}' in: {}", run.stderr);
+        assert!(
+            run.stderr.contains(words),
+            "no '{words}' in: {}",
+            run.stderr
+        );
     }
     assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
     assert_eq!(run.stdout, "");
@@ -87,7 +105,14 @@ fn no_such_path() {
     let scene = Scene::new("variants/lean");
     scene.fails("convert nowhere --target onnx -o out", 3, &["nowhere"]);
     scene.fails("inspect nowhere", 3, &["nowhere"]);
-    scene.fails("verify nowhere", 3, &["nowhere", "help: give the folder that `snapc convert -o` wrote"]);
+    scene.fails(
+        "verify nowhere",
+        3,
+        &[
+            "nowhere",
+            "help: give the folder that `snapc convert -o` wrote",
+        ],
+    );
 }
 
 #[test]
@@ -100,10 +125,22 @@ fn folder_without_model_index() {
 #[test]
 fn file_that_is_not_safetensors() {
     let scene = Scene::new("variants/lean");
-    fs::write(scene.root().join("notes.txt"), "no weights here, just words").unwrap();
-    fs::write(scene.root().join("model.safetensors"), "no weights here, just words").unwrap();
+    fs::write(
+        scene.root().join("notes.txt"),
+        "no weights here, just words",
+    )
+    .unwrap();
+    fs::write(
+        scene.root().join("model.safetensors"),
+        "no weights here, just words",
+    )
+    .unwrap();
     scene.fails("convert notes.txt --target onnx -o out", 3, &["notes.txt"]);
-    scene.fails("convert model.safetensors --target onnx -o out", 3, &["not a valid safetensors file"]);
+    scene.fails(
+        "convert model.safetensors --target onnx -o out",
+        3,
+        &["not a valid safetensors file"],
+    );
 }
 
 #[test]
@@ -151,6 +188,27 @@ fn configurations_that_are_not_json_or_not_there() {
 }
 
 #[test]
+fn component_configurations_that_are_not_json() {
+    let scene = Scene::new("variants/lean");
+    let fixtures = workspace_root().join("fixtures/variants");
+    fs::copy(
+        fixtures.join("ldm_sd1.safetensors"),
+        scene.root().join("one.safetensors"),
+    )
+    .unwrap();
+    let convert = "convert one.safetensors --target onnx -o out --component-config parts.json";
+    scene.fails(convert, 3, &["parts.json"]);
+    fs::write(scene.root().join("parts.json"), "{\"unet\": ").unwrap();
+    scene.fails(convert, 3, &["parts.json", "invalid JSON"]);
+    // The sizes of the weights are not those of any release.
+    scene.fails(
+        "convert one.safetensors --target onnx -o out",
+        3,
+        &["error: "],
+    );
+}
+
+#[test]
 fn component_without_weights() {
     let scene = Scene::new("variants/lean");
     fs::remove_file(scene.path(VAE)).unwrap();
@@ -163,12 +221,18 @@ fn weights_that_do_not_fit_are_told_in_one_run() {
     SafetensorsFile::edit(&scene.path(UNET), |tensors| {
         let bias = tensors.remove("conv_in.bias").expect("every UNet has it");
         tensors.insert("conv_in.bais".to_owned(), bias);
-        let out = tensors.get_mut("conv_norm_out.weight").expect("every UNet has it");
+        let out = tensors
+            .get_mut("conv_norm_out.weight")
+            .expect("every UNet has it");
         f32s(out, 3, f32::NAN);
         f32s(out, 5, f32::INFINITY);
     });
     SafetensorsFile::edit(&scene.path(VAE), |tensors| {
-        tensors.get_mut("decoder.conv_in.bias").expect("every decoder has it").shape.insert(0, 1);
+        tensors
+            .get_mut("decoder.conv_in.bias")
+            .expect("every decoder has it")
+            .shape
+            .insert(0, 1);
     });
     let expected = [
         "1 missing, 1 extra, 1 misshapen, 1 not finite",
@@ -195,11 +259,33 @@ fn unsupported_element_type() {
 fn weights_that_overflow_f16_are_all_named() {
     let scene = Scene::new("variants/lean");
     SafetensorsFile::edit(&scene.path(UNET), |tensors| {
-        f32s(tensors.get_mut("conv_in.bias").expect("every UNet has it"), 1, 1e6);
-        f32s(tensors.get_mut("conv_out.weight").expect("every UNet has it"), 0, -7e4);
+        f32s(
+            tensors.get_mut("conv_in.bias").expect("every UNet has it"),
+            1,
+            1e6,
+        );
+        f32s(
+            tensors
+                .get_mut("conv_out.weight")
+                .expect("every UNet has it"),
+            0,
+            -7e4,
+        );
     });
-    scene.convert_fails("", 3, &["conv_in.bias", "1000000", "conv_out.weight", "-70000", "--precision f32"]);
-    let run = scene.snapc().run("convert in --target onnx --precision f32 -o out");
+    scene.convert_fails(
+        "",
+        3,
+        &[
+            "conv_in.bias",
+            "1000000",
+            "conv_out.weight",
+            "-70000",
+            "--precision f32",
+        ],
+    );
+    let run = scene
+        .snapc()
+        .run("convert in --target onnx --precision f32 -o out");
     assert_eq!(run.exit, Some(0), "{}", run.stderr);
 }
 
@@ -213,13 +299,45 @@ fn unsupported_configuration() {
         (path, text)
     };
     let (path, text) = set("unet/config.json", "class_embed_type", json!("timestep"));
-    scene.convert_fails("", 3, &["unet/config.json", "'class_embed_type' is \"timestep\"", "supported: null"]);
+    scene.convert_fails(
+        "",
+        3,
+        &[
+            "unet/config.json",
+            "'class_embed_type' is \"timestep\"",
+            "supported: null",
+        ],
+    );
     fs::write(path, text).unwrap();
-    let (path, text) = set("scheduler/scheduler_config.json", "beta_schedule", json!("squaredcos_cap_v2"));
-    scene.convert_fails("", 3, &["scheduler/scheduler_config.json", "'beta_schedule'", "scaled_linear"]);
+    let (path, text) = set(
+        "scheduler/scheduler_config.json",
+        "beta_schedule",
+        json!("squaredcos_cap_v2"),
+    );
+    scene.convert_fails(
+        "",
+        3,
+        &[
+            "scheduler/scheduler_config.json",
+            "'beta_schedule'",
+            "scaled_linear",
+        ],
+    );
     fs::write(path, text).unwrap();
-    set("model_index.json", "text_encoder_2", json!(["transformers", "CLIPTextModelWithProjection"]));
-    scene.convert_fails("", 3, &["model_index.json", "'text_encoder_2'", "Stable Diffusion 1.x and 2.x"]);
+    set(
+        "model_index.json",
+        "text_encoder_2",
+        json!(["transformers", "CLIPTextModelWithProjection"]),
+    );
+    scene.convert_fails(
+        "",
+        3,
+        &[
+            "model_index.json",
+            "'text_encoder_2'",
+            "Stable Diffusion 1.x and 2.x",
+        ],
+    );
 }
 
 #[test]
@@ -237,12 +355,15 @@ fn shards_missing_or_outside() {
     fs::remove_file(scene.path("unet").join(shard)).unwrap();
     scene.convert_fails("", 3, &[shard]);
     fs::write(scene.root().join("outside.safetensors"), &bytes).unwrap();
-    edit_json(&scene.path("unet/diffusion_pytorch_model.safetensors.index.json"), |index| {
-        let map = index["weight_map"].as_object_mut().expect("an object");
-        for name in map.values_mut().filter(|name| **name == shard) {
-            *name = json!("../../outside.safetensors");
-        }
-    });
+    edit_json(
+        &scene.path("unet/diffusion_pytorch_model.safetensors.index.json"),
+        |index| {
+            let map = index["weight_map"].as_object_mut().expect("an object");
+            for name in map.values_mut().filter(|name| **name == shard) {
+                *name = json!("../../outside.safetensors");
+            }
+        },
+    );
     scene.convert_fails("", 3, &["../../outside.safetensors"]);
 }
 
@@ -252,6 +373,12 @@ fn values_of_flags_that_do_not_fit_the_checkpoint() {
     scene.convert_fails("--size 100", 2, &["100x100", "multiples of"]);
     scene.convert_fails("--steps 2000", 2, &["2000 steps", "help: --steps"]);
     scene.convert_fails("--steps 0", 2, &["0 steps"]);
+    fs::write(scene.root().join("parts.json"), "{}").unwrap();
+    scene.convert_fails(
+        "--component-config parts.json",
+        2,
+        &["parts.json", "single-file checkpoint"],
+    );
     scene.convert_fails("--interface apple", 2, &["--interface", "plain"]);
 }
 
@@ -262,19 +389,39 @@ fn outputs_that_cannot_be_written() {
     fs::write(scene.root().join("out/thesis.txt"), "precious").unwrap();
     scene.convert_fails("", 2, &["'out' exists", "help: choose another -o"]);
     scene.convert_fails("--force", 2, &["'out' exists and is not an artifact"]);
-    scene.fails("convert in --target onnx -o out/thesis.txt/below", 2, &["cannot write"]);
+    scene.fails(
+        "convert in --target onnx -o out/thesis.txt/below",
+        2,
+        &["cannot write"],
+    );
     scene.fails("convert in --target onnx -o in --force", 2, &["error: "]);
-    scene.fails("convert in --target onnx -o a/b --depfile no/where", 2, &["cannot write 'no/where'"]);
+    scene.fails(
+        "convert in --target onnx -o a/b --depfile no/where",
+        2,
+        &["cannot write 'no/where'"],
+    );
     scene.fails("convert in --target onnx", 2, &["no output is given"]);
 }
 
 #[test]
 fn pipelines_that_cannot_run() {
     let scene = Scene::new("variants/lean");
-    scene.convert_fails("--passes fold-constant", 2, &["unknown pass 'fold-constant'", "fold-constants"]);
+    scene.convert_fails(
+        "--passes fold-constant",
+        2,
+        &["unknown pass 'fold-constant'", "fold-constants"],
+    );
     scene.convert_fails("--passes fold-constants{", 2, &["at byte"]);
-    scene.convert_fails("--passes cast-precision{to=f16}", 2, &["needs no-dead-code"]);
-    scene.convert_fails("--passes f32", 2, &["the passes leave the weights in f32, but the precision is f16"]);
+    scene.convert_fails(
+        "--passes cast-precision{to=f16}",
+        2,
+        &["needs no-dead-code"],
+    );
+    scene.convert_fails(
+        "--passes f32",
+        2,
+        &["the passes leave the weights in f32, but the precision is f16"],
+    );
     scene.convert_fails("--print-after fold", 2, &["no pass is called 'fold'"]);
 }
 
@@ -284,7 +431,10 @@ fn settings_files_that_are_wrong() {
     let settings = scene.root().join("snapc.toml");
     for (text, expected) in [
         ("precison = 'f16'", "did you mean 'precision'?"),
-        ("precision = 'f8'", "unknown precision 'f8'; choose one of f16, f32"),
+        (
+            "precision = 'f8'",
+            "unknown precision 'f8'; choose one of f16, f32",
+        ),
         ("steps = 'many'", "invalid type"),
         ("min-ios = 12", "choose 16, 17 or 18"),
         ("steps = ", "line 1"),
@@ -307,7 +457,12 @@ fn artifacts_that_were_touched() {
     fs::remove_file(scene.root().join("out/model_index.json")).unwrap();
     let run = scene.snapc().run("verify out");
     assert_eq!(run.exit, Some(1), "{}", run.stderr);
-    for words in ["unet/model.onnx_data: ", "[file-hash]", "model_index.json: ", "[file-missing]"] {
+    for words in [
+        "unet/model.onnx_data: ",
+        "[file-hash]",
+        "model_index.json: ",
+        "[file-missing]",
+    ] {
         assert!(run.stdout.contains(words), "{}", run.stdout);
     }
     fs::write(scene.root().join("out/snap.json"), "{").unwrap();
@@ -339,7 +494,9 @@ fn interrupt_while_writing() {
     let scene = Scene::new("variants/lean");
     // Large enough that the writing takes a while: only zeros are added.
     let rows = 1 << 20;
-    edit_json(&scene.path("text_encoder/config.json"), |config| config["vocab_size"] = json!(rows));
+    edit_json(&scene.path("text_encoder/config.json"), |config| {
+        config["vocab_size"] = json!(rows)
+    });
     SafetensorsFile::edit(&scene.path("text_encoder/model.safetensors"), |tensors| {
         let table = tensors
             .get_mut("text_model.embeddings.token_embedding.weight")
@@ -356,14 +513,30 @@ fn interrupt_while_writing() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary under test starts");
-    let is_partial = |e: fs::DirEntry| e.file_name().to_string_lossy().starts_with(".out.snapc-partial-");
+    let is_partial = |e: fs::DirEntry| {
+        e.file_name()
+            .to_string_lossy()
+            .starts_with(".out.snapc-partial-")
+    };
     let started = Instant::now();
-    while !fs::read_dir(scene.root()).unwrap().flatten().any(is_partial) {
-        assert!(child.try_wait().unwrap().is_none(), "ended before it wrote anything");
-        assert!(started.elapsed() < Duration::from_secs(120), "does not begin to write");
+    while !fs::read_dir(scene.root())
+        .unwrap()
+        .flatten()
+        .any(is_partial)
+    {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "ended before it wrote anything"
+        );
+        assert!(
+            started.elapsed() < Duration::from_secs(120),
+            "does not begin to write"
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let kill = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
     assert!(kill.expect("kill starts").success());
     let run: Run = child.wait_with_output().unwrap().into();
     check(&run, 130, &["interrupted"]);

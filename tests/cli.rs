@@ -30,15 +30,26 @@ fn snapshot(name: &str, text: &str) {
 
 /// The document that a run with `--json` prints.
 fn document(run: &snapc_tests::Run) -> Value {
-    let document: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}", run.stdout));
+    let document: Value =
+        serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}", run.stdout));
     assert_eq!(document["schema_version"], 1);
     document
 }
 
 #[test]
 fn help() {
-    let runs = ["--help", "--version", "convert -h", "inspect -h", "verify -h", "generate -h"];
-    let text: String = runs.iter().map(|a| format!("$ snapc {a}\n{}\n", snapc().run(a).transcript(&[]))).collect();
+    let runs = [
+        "--help",
+        "--version",
+        "convert -h",
+        "inspect -h",
+        "verify -h",
+        "generate -h",
+    ];
+    let text: String = runs
+        .iter()
+        .map(|a| format!("$ snapc {a}\n{}\n", snapc().run(a).transcript(&[])))
+        .collect();
     snapshot("help", &text);
 }
 
@@ -59,14 +70,25 @@ fn wrong_flags() {
         "inspect tiny --graph une",
         "inspect tiny -q -v",
     ];
-    let text: String = runs.iter().map(|a| format!("$ snapc {a}\n{}\n", snapc().run(a).transcript(&[]))).collect();
+    let text: String = runs
+        .iter()
+        .map(|a| format!("$ snapc {a}\n{}\n", snapc().run(a).transcript(&[])))
+        .collect();
     snapshot("wrong_flags", &text);
 }
 
 #[test]
 fn lists() {
-    let runs = ["passes list", "passes show eliminate-dead-code", "targets list", "targets list --json"];
-    let text: String = runs.iter().map(|a| format!("$ snapc {a}\n{}\n", snapc().run(a).transcript(&[]))).collect();
+    let runs = [
+        "passes list",
+        "passes show eliminate-dead-code",
+        "targets list",
+        "targets list --json",
+    ];
+    let text: String = runs
+        .iter()
+        .map(|a| format!("$ snapc {a}\n{}\n", snapc().run(a).transcript(&[])))
+        .collect();
     snapshot("lists", &text);
 }
 
@@ -84,7 +106,10 @@ fn inspect_counts_what_diffusers_counts() {
     let document = document(&run);
     let parameters = |name: &str| -> u64 {
         let graphs = document["graphs"].as_array().expect("a list");
-        let graph = graphs.iter().find(|g| g["name"] == name).expect("the graph is there");
+        let graph = graphs
+            .iter()
+            .find(|g| g["name"] == name)
+            .expect("the graph is there");
         graph["parameters"].as_u64().expect("a number")
     };
     assert_eq!(parameters("text_encoder"), 1_600_672);
@@ -98,30 +123,51 @@ fn inspect_dumps_graphs() {
     assert_eq!(text.exit, Some(0), "{}", text.stderr);
     let graph = snapc_ir::text::parse(&text.stdout).expect("the dump is the text form");
     assert_eq!(graph.name(), "text_encoder");
-    let dot = snapc().run("inspect variants/lean --graph text_encoder --format dot --stage legalized --target onnx");
-    assert!(dot.stdout.starts_with("digraph \"text_encoder\" {\n"), "{}", dot.stderr);
+    let dot = snapc().run(
+        "inspect variants/lean --graph text_encoder --format dot --stage legalized --target onnx",
+    );
+    assert!(
+        dot.stdout.starts_with("digraph \"text_encoder\" {\n"),
+        "{}",
+        dot.stderr
+    );
     assert!(dot.stdout.contains("last_hidden_state"));
 }
 
 #[test]
 fn convert_verify_inspect_and_replace() {
     let folder = tempfile::tempdir().unwrap();
-    copy_folder(&workspace_root().join("fixtures/tiny"), &folder.path().join("tiny"));
+    copy_folder(
+        &workspace_root().join("fixtures/tiny"),
+        &folder.path().join("tiny"),
+    );
     let snapc = snapc_in(folder.path());
     for target in ["coreml", "onnx"] {
-        let run = snapc.run(&format!("convert tiny --target {target} -o out/{target} --depfile {target}.d --json"));
+        let run = snapc.run(&format!(
+            "convert tiny --target {target} -o out/{target} --depfile {target}.d --json"
+        ));
         assert_eq!((run.exit, run.stderr.as_str()), (Some(0), ""));
         let report = document(&run);
         assert_eq!(report["target"], target);
         assert_eq!(report["graphs"].as_array().map(Vec::len), Some(3));
 
         let depfile = fs::read_to_string(folder.path().join(format!("{target}.d"))).unwrap();
-        assert!(depfile.starts_with(&format!("out/{target}/snap.json: \\\n  tiny/")), "{depfile}");
-        assert!(depfile.contains("  tiny/unet/config.json \\\n"), "{depfile}");
+        assert!(
+            depfile.starts_with(&format!("out/{target}/snap.json: \\\n  tiny/")),
+            "{depfile}"
+        );
+        assert!(
+            depfile.contains("  tiny/unet/config.json \\\n"),
+            "{depfile}"
+        );
 
         let verify = snapc.run(&format!("verify out/{target}"));
         assert_eq!(verify.exit, Some(0), "{}{}", verify.stdout, verify.stderr);
-        assert!(verify.stdout.ends_with("no findings\n"), "{}", verify.stdout);
+        assert!(
+            verify.stdout.ends_with("no findings\n"),
+            "{}",
+            verify.stdout
+        );
         let inspect = document(&snapc.run(&format!("inspect out/{target} --json")));
         assert_eq!(inspect["manifest"]["steps"], 8);
         // runtimes.md gives these as diffusers' leading timesteps of 8 steps with offset 1.
@@ -130,12 +176,17 @@ fn convert_verify_inspect_and_replace() {
 
         let again = snapc.run(&format!("convert tiny --target {target} -o out/{target}"));
         assert_eq!(again.exit, Some(2), "{}", again.stderr);
-        let forced = snapc.run(&format!("convert tiny --target {target} -o out/{target} --force --steps 4"));
+        let forced = snapc.run(&format!(
+            "convert tiny --target {target} -o out/{target} --force --steps 4"
+        ));
         assert_eq!(forced.exit, Some(0), "{}", forced.stderr);
         let inspect = document(&snapc.run(&format!("inspect out/{target} --json")));
         assert_eq!(inspect["manifest"]["steps"], 4);
     }
-    let mut left: Vec<_> = fs::read_dir(folder.path().join("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let mut left: Vec<_> = fs::read_dir(folder.path().join("out"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     left.sort();
     assert_eq!(left, ["coreml", "onnx"]);
 }
@@ -145,14 +196,23 @@ fn dry_run_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let tiny = workspace_root().join("fixtures/tiny");
     let snapc = snapc_in(folder.path());
-    let run = snapc.run(&format!("convert {} --target onnx -o out --dry-run --json", tiny.display()));
+    let run = snapc.run(&format!(
+        "convert {} --target onnx -o out --dry-run --json",
+        tiny.display()
+    ));
     assert_eq!(run.exit, Some(0), "{}", run.stderr);
     let estimate = document(&run)["bytes"].as_u64().expect("a number");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    let run = snapc.run(&format!("convert {} --target onnx -o out --json", tiny.display()));
+    let run = snapc.run(&format!(
+        "convert {} --target onnx -o out --json",
+        tiny.display()
+    ));
     let written = document(&run)["bytes"].as_u64().expect("a number");
     // Weights dominate even this small a pipeline; the graphs themselves are what the estimate leaves out.
-    assert!(estimate <= written && written < estimate + estimate / 4, "{estimate} {written}");
+    assert!(
+        estimate <= written && written < estimate + estimate / 4,
+        "{estimate} {written}"
+    );
 }
 
 #[test]
@@ -160,13 +220,20 @@ fn settings_come_from_a_file_and_flags_win() {
     let folder = tempfile::tempdir().unwrap();
     let lean = workspace_root().join("fixtures/variants/lean");
     fs::create_dir(folder.path().join("settings")).unwrap();
-    let settings = "target = 'onnx'\noutput = '../out'\nprecision = 'f32'\nsteps = 20\nguidance = 3\n";
+    let settings =
+        "target = 'onnx'\noutput = '../out'\nprecision = 'f32'\nsteps = 20\nguidance = 3\n";
     fs::write(folder.path().join("settings/snapc.toml"), settings).unwrap();
     let snapc = snapc_in(folder.path());
-    let run = snapc.run(&format!("convert {} --config settings/snapc.toml --steps 5", lean.display()));
+    let run = snapc.run(&format!(
+        "convert {} --config settings/snapc.toml --steps 5",
+        lean.display()
+    ));
     assert_eq!(run.exit, Some(0), "{}", run.stderr);
     let manifest = &document(&snapc.run("inspect out --json"))["manifest"];
-    assert_eq!((&manifest["steps"], &manifest["guidance"]), (&Value::from(5), &Value::from(3.0)));
+    assert_eq!(
+        (&manifest["steps"], &manifest["guidance"]),
+        (&Value::from(5), &Value::from(3.0))
+    );
     assert_eq!(manifest["precision"], "f32");
 }
 
@@ -177,12 +244,23 @@ fn passes_can_be_watched_and_cut_short() {
     let command = format!("convert {} --target onnx --dry-run", lean.display());
     let snapc = snapc_in(folder.path());
     let printed = snapc.run(&format!("{command} --print-after fold-constants"));
-    assert_eq!(printed.stderr.matches("\ngraph \"").count(), 3, "{}", printed.stderr);
+    assert_eq!(
+        printed.stderr.matches("\ngraph \"").count(),
+        3,
+        "{}",
+        printed.stderr
+    );
     let timed = snapc.run(&format!("{command} --time-passes --json"));
-    let reports = document(&timed)["pass_reports"].as_array().expect("a list").len();
+    let reports = document(&timed)["pass_reports"]
+        .as_array()
+        .expect("a list")
+        .len();
     assert_eq!(reports % 3, 0, "each pass runs on three graphs");
     let cut = snapc.run(&format!("{command} --time-passes --pass-limit 4 --json"));
-    assert_eq!(document(&cut)["pass_reports"].as_array().map(Vec::len), Some(4));
+    assert_eq!(
+        document(&cut)["pass_reports"].as_array().map(Vec::len),
+        Some(4)
+    );
 }
 
 #[test]
@@ -215,7 +293,10 @@ fn generated_files() {
     let run = snapc_in(folder.path()).run("generate man man");
     assert_eq!(run.exit, Some(0), "{}", run.stderr);
     let page = fs::read_to_string(folder.path().join("man/snapc-convert.1")).unwrap();
-    assert!(page.contains("--min\\-ios") || page.contains("\\-\\-min\\-ios"), "{page}");
+    assert!(
+        page.contains("--min\\-ios") || page.contains("\\-\\-min\\-ios"),
+        "{page}"
+    );
     for shell in ["bash", "zsh", "fish"] {
         let run = snapc().run(&format!("generate completions {shell}"));
         assert!(run.stdout.contains("component-config"), "{shell}");

@@ -8,9 +8,20 @@ use snapc_tests::{Run, Snapc, contents, copy_folder, workspace_root};
 const BINARY: &str = env!("CARGO_BIN_EXE_snapc-under-test");
 
 /// The artifact of a run in `folder` that writes to `output`.
-fn artifact(folder: &Path, checkpoint: &str, flags: &str, output: &str, threads: &str) -> BTreeMap<String, Vec<u8>> {
-    let mut command = Snapc::new(BINARY, folder).command(&format!("convert {checkpoint} -o {output} {flags}"));
-    let run: Run = command.env("RAYON_NUM_THREADS", threads).output().expect("the binary starts").into();
+fn artifact(
+    folder: &Path,
+    checkpoint: &str,
+    flags: &str,
+    output: &str,
+    threads: &str,
+) -> BTreeMap<String, Vec<u8>> {
+    let mut command =
+        Snapc::new(BINARY, folder).command(&format!("convert {checkpoint} -o {output} {flags}"));
+    let run: Run = command
+        .env("RAYON_NUM_THREADS", threads)
+        .output()
+        .expect("the binary starts")
+        .into();
     assert_eq!(run.exit, Some(0), "{}", run.stderr);
     contents(&folder.join(output))
 }
@@ -25,8 +36,8 @@ fn assert_same(one: &BTreeMap<String, Vec<u8>>, other: &BTreeMap<String, Vec<u8>
 }
 
 fn same_everywhere(flags: &str) {
-    let here = tempfile::tempdir().unwrap();
-    let there = tempfile::tempdir().unwrap();
+    let here = tempfile::tempdir().expect("a folder for the test");
+    let there = tempfile::tempdir().expect("a folder for the test");
     let fixture = workspace_root().join("fixtures/tiny");
     copy_folder(&fixture, &here.path().join("in"));
     copy_folder(&fixture, &there.path().join("another/copy"));

@@ -53,11 +53,17 @@ impl<'a> Case<'a> {
         let start = head.find("graph ").ok_or("the file has no graph")?;
         let (header, graph) = head.split_at(start);
         let mut runs = header.lines().filter_map(|line| line.strip_prefix(RUN));
-        let pipeline = runs.next().ok_or("the file has no line '; run: PIPELINE' before the graph")?;
+        let pipeline = runs
+            .next()
+            .ok_or("the file has no line '; run: PIPELINE' before the graph")?;
         if runs.next().is_some() {
             return Err("the file has two lines '; run:'".into());
         }
-        if header.lines().next().is_none_or(|line| line.starts_with(RUN)) {
+        if header
+            .lines()
+            .next()
+            .is_none_or(|line| line.starts_with(RUN))
+        {
             return Err("the first line says in words what the case shows".into());
         }
         Ok(Case {
@@ -93,15 +99,22 @@ fn run_file(path: &Path) -> Result<(), Failed> {
 
 /// Runs passes on one graph; that a pass says "nothing to do" only when that is so is checked by running it again.
 fn run_pipeline(graph: &Graph, pipeline: &str) -> Result<Graph, String> {
-    let pipeline: Pipeline = pipeline.parse().map_err(|e: snapc_passes::PipelineError| e.to_string())?;
+    let pipeline: Pipeline = pipeline
+        .parse()
+        .map_err(|e: snapc_passes::PipelineError| e.to_string())?;
     let mut graph = graph.clone();
     for step in pipeline.steps() {
-        let pass = snapc_passes::by_name(&step.pass, step.options.clone()).map_err(|e| e.to_string())?;
+        let pass =
+            snapc_passes::by_name(&step.pass, step.options.clone()).map_err(|e| e.to_string())?;
         let context = PassContext::default();
         if let Some(change) = pass.run(&graph, &context).map_err(|e| e.to_string())? {
             graph = change.graph;
             verify::verify(&graph).map_err(|violations| format!("{violations:?}"))?;
-            if pass.run(&graph, &context).map_err(|e| e.to_string())?.is_some() {
+            if pass
+                .run(&graph, &context)
+                .map_err(|e| e.to_string())?
+                .is_some()
+            {
                 return Err(format!("'{}' changes its own result again", step.pass));
             }
         }

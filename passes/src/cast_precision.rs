@@ -140,10 +140,9 @@ impl CastPrecision {
     }
 
     fn fault(&self, weight: &Weight) -> Option<WeightFault> {
-        if !weight.is_parameter {
-            if let Some(fault) = not_finite(&weight.tensor) {
-                return Some(fault);
-            }
+        let of_constant = (!weight.is_parameter).then(|| not_finite(&weight.tensor));
+        if let Some(fault) = of_constant.flatten() {
+            return Some(fault);
         }
         let fits = weight.tensor.max_abs().is_some_and(|max| max < self.overflow_bound());
         if fits || self.to == DType::F32 {

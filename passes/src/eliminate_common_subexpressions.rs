@@ -106,12 +106,13 @@ impl Search {
             operands.push(rebuild.operand(*first.unwrap_or(&operand))?);
         }
         let key = key(&node.op, &operands);
-        if let Some(&known) = self.known.get(&key) {
-            if self.outputs.may_replace(&rebuild.graph, node.result, known) {
-                self.merged_nodes += 1;
-                self.outputs.record(node.result, known);
-                return Ok(known);
-            }
+        let known = self.known.get(&key).copied();
+        let usable =
+            known.filter(|&k| self.outputs.may_replace(&rebuild.graph, node.result, k));
+        if let Some(known) = usable {
+            self.merged_nodes += 1;
+            self.outputs.record(node.result, known);
+            return Ok(known);
         }
         let value = rebuild.graph.add(node.op.clone(), &operands, node.name.clone())?;
         self.outputs.record(node.result, value);

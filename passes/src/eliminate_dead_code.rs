@@ -20,7 +20,7 @@
 //! ```
 
 use serde::Deserialize;
-use snapc_ir::{BuildError, Graph};
+use snapc_ir::Graph;
 
 use crate::info::Describe;
 use crate::pass::{Change, Pass, PassContext, PassError, Property};
@@ -49,7 +49,7 @@ impl Pass for EliminateDeadCode {
         }
         let rebuilt = graph.rebuild(|rebuild, node| {
             let kept = live[node.result.index()].then(|| rebuild.copy(node));
-            kept.transpose().map_err(BuildError::from)
+            kept.transpose()
         });
         Ok(Some(Change {
             graph: rebuilt.map_err(PassError::build(Self::NAME))?,

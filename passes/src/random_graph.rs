@@ -40,7 +40,7 @@ fn build(choices: &[Choice], outputs: &[usize]) -> Graph {
     }
     for (i, &choice) in outputs.iter().enumerate() {
         // The last values are the interesting ones, but any value may be an output.
-        let back = if choice % 4 == 0 {
+        let back = if choice.is_multiple_of(4) {
             choice / 4 % values.len()
         } else {
             i % values.len()
@@ -73,7 +73,7 @@ fn node(g: &Graph, values: &[ValueId], kind: usize, a: usize, b: usize) -> (Op, 
         4 => {
             let mut perm: Vec<usize> = (0..dims.len()).collect();
             // A rotation and an exchange, so that the order of two transposes matters; sometimes neither.
-            if b % 3 > 0 {
+            if !b.is_multiple_of(3) {
                 perm.rotate_left(b % dims.len().max(1));
             }
             if b % 4 > 1 && perm.len() > 1 {
@@ -96,7 +96,7 @@ fn node(g: &Graph, values: &[ValueId], kind: usize, a: usize, b: usize) -> (Op, 
             (op.into(), vec![first])
         }
         8 => {
-            let operands = if b % 2 == 0 {
+            let operands = if b.is_multiple_of(2) {
                 vec![first]
             } else {
                 vec![first, first]

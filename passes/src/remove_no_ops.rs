@@ -1,10 +1,10 @@
 //! Removes operators that change nothing and joins chains of moves.
 //!
 //! # What it does
-//! Removes a reshape, cast or slice whose result is its operand, a transpose that keeps the order, a concat of one operand,
-//! an upsampling by 1, the addition or subtraction of a constant 0, and the multiplication with or division by a constant
-//! 1. Joins a reshape of a reshape, a transpose of a transpose, and a cast of a cast that loses nothing, each into one
-//! node, which may turn out to change nothing itself.
+//! Removes a reshape, cast or slice whose result is its operand, a transpose that keeps the order, a concat of one
+//! operand, an upsampling by 1, the addition or subtraction of a constant that is zero, and the multiplication with or
+//! division by a constant that is one. Joins a reshape of a reshape, a transpose of a transpose, and a cast of a cast
+//! that loses nothing, each into one node, which may turn out to change nothing itself.
 //!
 //! # When it applies
 //! To any graph. A constant is looked into up to 65536 elements. An operator that stands between an input or a weight and an

@@ -174,6 +174,7 @@ DATA = {"x", "y", "indices"}
 
 
 def argument(name, value):
+    """The value of a parameter as its operation takes it."""
     if isinstance(value, str):
         return value
     value = wide(value)

@@ -37,19 +37,24 @@ impl SafetensorsFile {
         let length = u64::from_le_bytes(length.try_into().expect("eight bytes"));
         let (header, data) = rest.split_at(usize::try_from(length).expect("a header fits"));
         let header: Map<String, Value> = serde_json::from_slice(header).expect("an object");
-        let tensors = header.into_iter().filter(|(name, _)| name != "__metadata__").map(|(name, entry)| {
-            let numbers = |key: &str| -> Vec<usize> {
-                let list = entry[key].as_array().expect("a list");
-                list.iter().map(|n| n.as_u64().expect("a number") as usize).collect()
-            };
-            let offsets = numbers("data_offsets");
-            let tensor = StoredTensor {
-                dtype: entry["dtype"].as_str().expect("a name").to_owned(),
-                shape: numbers("shape"),
-                bytes: data[offsets[0]..offsets[1]].to_vec(),
-            };
-            (name, tensor)
-        });
+        let tensors = header
+            .into_iter()
+            .filter(|(name, _)| name != "__metadata__")
+            .map(|(name, entry)| {
+                let numbers = |key: &str| -> Vec<usize> {
+                    let list = entry[key].as_array().expect("a list");
+                    list.iter()
+                        .map(|n| n.as_u64().expect("a number") as usize)
+                        .collect()
+                };
+                let offsets = numbers("data_offsets");
+                let tensor = StoredTensor {
+                    dtype: entry["dtype"].as_str().expect("a name").to_owned(),
+                    shape: numbers("shape"),
+                    bytes: data[offsets[0]..offsets[1]].to_vec(),
+                };
+                (name, tensor)
+            });
         SafetensorsFile {
             path: path.to_owned(),
             tensors: tensors.collect(),
@@ -76,8 +81,7 @@ impl SafetensorsFile {
         for (name, tensor) in &self.tensors {
             let start = data.len();
             data.extend(&tensor.bytes);
-            let entry =
-                json!({ "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, data.len()] });
+            let entry = json!({ "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, data.len()] });
             header.insert(name.clone(), entry);
         }
         let header = Value::Object(header).to_string();

@@ -33,7 +33,9 @@ impl Snapc {
     /// The command with its arguments, separated by blanks, to be changed further.
     pub fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(arguments.split_whitespace()).current_dir(&self.folder);
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(&self.folder);
         // The width that help is wrapped to must not depend on the terminal.
         command.env("COLUMNS", "100").env_remove("RUST_BACKTRACE");
         command
@@ -62,8 +64,13 @@ impl From<Output> for Run {
 impl Run {
     /// Exit code, stdout and stderr as one text for snapshots, with `replacements` made.
     pub fn transcript(&self, replacements: &[(&str, &str)]) -> String {
-        let exit = self.exit.map_or("signal".to_owned(), |code| code.to_string());
-        let mut text = format!("exit: {exit}\n--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr);
+        let exit = self
+            .exit
+            .map_or("signal".to_owned(), |code| code.to_string());
+        let mut text = format!(
+            "exit: {exit}\n--- stdout\n{}--- stderr\n{}",
+            self.stdout, self.stderr
+        );
         for (from, to) in replacements {
             text = text.replace(from, to);
         }

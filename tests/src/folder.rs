@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 /// When this crate has moved out of it.
 pub fn workspace_root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().expect("the crate lies in the workspace").to_owned()
+    here.parent()
+        .expect("the crate lies in the workspace")
+        .to_owned()
 }
 
 /// Copies a folder with all that is below it.

@@ -14,7 +14,7 @@ use crate::exit::EXIT_CODES;
 
 /// Compiles Stable Diffusion pipelines to Core ML packages and ONNX models.
 #[derive(Debug, Parser)]
-#[command(name = "snapc", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "snapc", bin_name = "snapc", version, after_help = EXIT_CODES, max_term_width = 100)]
 #[command(disable_help_subcommand = true, subcommand_required = true)]
 pub struct Cli {
     /// What to do.
@@ -35,7 +35,13 @@ pub struct GlobalArgs {
     #[arg(short, long, global = true, display_order = 901)]
     pub quiet: bool,
     /// Say more about what is done
-    #[arg(short, long, global = true, display_order = 902, conflicts_with = "quiet")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        display_order = 902,
+        conflicts_with = "quiet"
+    )]
     pub verbose: bool,
 }
 
@@ -71,7 +77,7 @@ pub enum Command {
 /// How a checkpoint is read; the same for every command that takes one.
 #[derive(Clone, Debug, Default, Args)]
 pub struct CheckpointArgs {
-    /// Image size in pixels, N or HxW, each a multiple of 64 for SD sizes [default: the checkpoint's]
+    /// Image size in pixels, N or HxW [default: the checkpoint's]
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,
     /// JSON file with the configurations (unet, vae, text_encoder, scheduler) of a single-file checkpoint
@@ -95,8 +101,10 @@ pub enum Prediction {
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  snapc inspect stable-diffusion-v1-5\n  snapc inspect stable-diffusion-v1-5 \
-    --graph unet --stage legalized --target coreml --format text\n  snapc inspect out/coreml")]
+#[command(
+    after_help = "Examples:\n  snapc inspect stable-diffusion-v1-5\n  snapc inspect stable-diffusion-v1-5 \
+    --graph unet --stage legalized --target coreml --format text\n  snapc inspect out/coreml"
+)]
 pub struct InspectArgs {
     /// Checkpoint folder or file, or artifact folder
     pub path: PathBuf,

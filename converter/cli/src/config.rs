@@ -23,7 +23,9 @@ pub fn read(path: &Path) -> Result<ConvertFlags, Failure> {
         }
     })?;
     let mut flags = parse(&text).map_err(|failure| Failure {
-        error: failure.error.context(format!("settings file '{}'", path.display())),
+        error: failure
+            .error
+            .context(format!("settings file '{}'", path.display())),
         ..failure
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -35,14 +37,18 @@ pub fn read(path: &Path) -> Result<ConvertFlags, Failure> {
 }
 
 fn parse(text: &str) -> Result<ConvertFlags, Failure> {
-    let table: toml::Table = text.parse().map_err(|e| Failure::new(Exit::Usage, anyhow::Error::new(e)))?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|e| Failure::new(Exit::Usage, anyhow::Error::new(e)))?;
     let known = keys();
     if let Some(key) = table.keys().find(|key| !known.contains(*key)) {
         let failure = Failure::usage(format!("unknown key '{key}'"));
-        return Err(match suggest::nearest(key, known.iter().map(String::as_str)) {
-            Some(near) => failure.help(format!("did you mean '{near}'?")),
-            None => failure.help(format!("the keys are {}", known.join(", "))),
-        });
+        return Err(
+            match suggest::nearest(key, known.iter().map(String::as_str)) {
+                Some(near) => failure.help(format!("did you mean '{near}'?")),
+                None => failure.help(format!("the keys are {}", known.join(", "))),
+            },
+        );
     }
     toml::from_str(text).map_err(|e| Failure::new(Exit::Usage, anyhow::Error::new(e)))
 }
@@ -69,7 +75,10 @@ mod tests {
             height: 64,
             width: 128,
         };
-        assert_eq!((flags.size, flags.min_ios, flags.force), (Some(size), Some(18), true));
+        assert_eq!(
+            (flags.size, flags.min_ios, flags.force),
+            (Some(size), Some(18), true)
+        );
         assert_eq!(text.lines().count(), keys().len());
     }
 
@@ -82,7 +91,13 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_a_usage_error() {
-        for text in ["precision = 'f8'", "steps = 'many'", "size = 0", "min-ios = -1", "= 3"] {
+        for text in [
+            "precision = 'f8'",
+            "steps = 'many'",
+            "size = 0",
+            "min-ios = -1",
+            "= 3",
+        ] {
             assert_eq!(parse(text).unwrap_err().exit, Exit::Usage, "{text}");
         }
     }

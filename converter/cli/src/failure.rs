@@ -38,7 +38,8 @@ impl Failure {
     /// A file that cannot be written.
     pub fn write(path: &std::path::Path, source: std::io::Error) -> Self {
         let help = io_help(&source);
-        let error = anyhow::Error::new(source).context(format!("cannot write '{}'", path.display()));
+        let error =
+            anyhow::Error::new(source).context(format!("cannot write '{}'", path.display()));
         Failure {
             help,
             ..Failure::new(Exit::Usage, error)
@@ -55,7 +56,10 @@ impl Failure {
 
     /// Stopped by a signal.
     pub fn interrupted() -> Self {
-        Failure::new(Exit::Interrupted, anyhow::anyhow!("interrupted; nothing was written"))
+        Failure::new(
+            Exit::Interrupted,
+            anyhow::anyhow!("interrupted; nothing was written"),
+        )
     }
 
     /// The same with advice.
@@ -80,7 +84,7 @@ impl Failure {
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         let exit = match &error {
-            ImportError::Size { .. } => Exit::Usage,
+            ImportError::Size { .. } | ImportError::UnexpectedConfig { .. } => Exit::Usage,
             _ => Exit::InvalidInput,
         };
         Failure::new(exit, error)
@@ -89,7 +93,8 @@ impl From<ImportError> for Failure {
 
 impl From<PipelineError> for Failure {
     fn from(error: PipelineError) -> Self {
-        Failure::new(Exit::Usage, error).help("`snapc passes list` shows the passes and the default pipelines")
+        Failure::new(Exit::Usage, error)
+            .help("`snapc passes list` shows the passes and the default pipelines")
     }
 }
 
@@ -109,7 +114,9 @@ impl From<TargetError> for Failure {
         let exit = match &error {
             TargetError::Cancelled => return Failure::interrupted(),
             TargetError::Unsupported { .. } => Exit::Unsupported,
-            TargetError::Option { .. } | TargetError::Schedule(_) | TargetError::Io { .. } => Exit::Usage,
+            TargetError::Option { .. } | TargetError::Schedule(_) | TargetError::Io { .. } => {
+                Exit::Usage
+            }
             TargetError::Weight { .. } | TargetError::Malformed { .. } => Exit::InvalidInput,
             _ => Exit::Internal,
         };

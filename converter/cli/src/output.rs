@@ -49,11 +49,14 @@ impl Output {
     /// When stdout cannot be written; a reader that closed the pipe is no error.
     pub fn text(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        let written = stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush());
         match written {
-            Err(e) if e.kind() != ErrorKind::BrokenPipe => {
-                Err(Failure::new(Exit::Usage, anyhow::Error::new(e).context("cannot write to stdout")))
-            }
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::new(
+                Exit::Usage,
+                anyhow::Error::new(e).context("cannot write to stdout"),
+            )),
             _ => Ok(()),
         }
     }
@@ -62,7 +65,11 @@ impl Output {
     ///
     /// # Errors
     /// When stdout cannot be written.
-    pub fn result(&self, document: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    pub fn result(
+        &self,
+        document: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
         if !self.json {
             return self.text(&text());
         }
@@ -94,7 +101,10 @@ impl Output {
     pub fn failure(&self, failure: &Failure) {
         let messages = failure.messages();
         for (i, message) in messages.iter().enumerate() {
-            say(&format!("{}: {message}", if i == 0 { "error" } else { "  because" }));
+            say(&format!(
+                "{}: {message}",
+                if i == 0 { "error" } else { "  because" }
+            ));
         }
         if let Some(help) = &failure.help {
             say(&format!("help: {help}"));

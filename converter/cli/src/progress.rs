@@ -23,7 +23,11 @@ impl Bar {
             "{msg} [{bar:32}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
         );
         let bar = ProgressBar::with_draw_target(Some(0), target);
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.set_style(
+            style
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> "),
+        );
         Bar { bar, interrupt }
     }
 }

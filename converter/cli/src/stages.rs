@@ -73,7 +73,9 @@ pub fn optimize(
     let cancelled = || interrupt.is_set();
     let show = |report: &PassReport, text: &str| print(&format!("; {report}\n{text}"));
     let run = RunOptions {
-        context: PassContext { cancelled: &cancelled },
+        context: PassContext {
+            cancelled: &cancelled,
+        },
         pass_limit: options.limit,
         print_after: options.print_after,
         print: Some(&show),
@@ -85,7 +87,11 @@ pub fn optimize(
 ///
 /// # Errors
 /// When the target cannot honour an option or has no form for a node.
-pub fn legalized(program: Program, target: &dyn Target, options: &EmitOptions) -> Result<Program, Failure> {
+pub fn legalized(
+    program: Program,
+    target: &dyn Target,
+    options: &EmitOptions,
+) -> Result<Program, Failure> {
     let mut program = target.prepare(program, options)?;
     let capabilities = target.capabilities(options);
     for graph in &mut program.graphs {

@@ -26,7 +26,9 @@ impl Staging {
     pub fn new(output: &Path, force: bool) -> Result<Self, Failure> {
         check_output(output, force)?;
         let parent = parent_of(output);
-        let missing = parent.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
+        let missing = parent
+            .ancestors()
+            .take_while(|p| !p.as_os_str().is_empty() && !p.exists());
         let mut staging = Staging {
             output: output.to_owned(),
             folder: sibling(output, "partial")?,
@@ -99,8 +101,10 @@ impl Drop for Staging {
 pub fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
     let shown = output.display();
     if output.file_name().is_none() {
-        return Err(Failure::usage(format!("'{shown}' does not name a folder that can be written"))
-            .help("give -o the name of a new folder"));
+        return Err(Failure::usage(format!(
+            "'{shown}' does not name a folder that can be written"
+        ))
+        .help("give -o the name of a new folder"));
     }
     if fs::symlink_metadata(output).is_err() {
         return Ok(());
@@ -113,8 +117,12 @@ pub fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
     if is_empty || output.join(manifest::FILE_NAME).is_file() {
         return Ok(());
     }
-    Err(Failure::usage(format!("'{shown}' exists and is not an artifact of snapc"))
-        .help(format!("--force replaces only folders with a {}; remove it yourself or choose another -o", manifest::FILE_NAME)))
+    Err(
+        Failure::usage(format!("'{shown}' exists and is not an artifact of snapc")).help(format!(
+            "--force replaces only folders with a {}; remove it yourself or choose another -o",
+            manifest::FILE_NAME
+        )),
+    )
 }
 
 fn parent_of(output: &Path) -> &Path {
@@ -127,7 +135,10 @@ fn parent_of(output: &Path) -> &Path {
 /// A hidden name beside the output, of this process.
 fn sibling(output: &Path, role: &str) -> Result<PathBuf, Failure> {
     let Some(name) = output.file_name() else {
-        return Err(Failure::usage(format!("'{}' has no name", output.display())));
+        return Err(Failure::usage(format!(
+            "'{}' has no name",
+            output.display()
+        )));
     };
     let mut hidden = OsString::from(".");
     hidden.push(name);
@@ -141,7 +152,9 @@ mod tests {
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+        entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 
     #[test]

@@ -11,7 +11,14 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .into_iter()
         .map(|name| {
             let is_start = length >= PREFIX && name.starts_with(given);
-            (if is_start { 1 } else { edit_distance(given, name) }, name)
+            (
+                if is_start {
+                    1
+                } else {
+                    edit_distance(given, name)
+                },
+                name,
+            )
         })
         .filter(|&(distance, _)| distance <= limit)
         .min()

@@ -34,7 +34,10 @@ pub fn find(name: &str) -> Result<&'static dyn Target, Failure> {
         let failure = Failure::usage(format!("no target is called '{name}'"));
         match suggest::nearest(name, names()) {
             Some(near) => failure.help(format!("did you mean '{near}'?")),
-            None => failure.help(format!("the targets are {}", names().collect::<Vec<_>>().join(", "))),
+            None => failure.help(format!(
+                "the targets are {}",
+                names().collect::<Vec<_>>().join(", ")
+            )),
         }
     })
 }

@@ -94,14 +94,13 @@ impl WeightFile {
         prefix.extend(count.to_le_bytes());
         prefix.extend(VERSION.to_le_bytes());
         prefix.resize(ALIGNMENT as usize, 0);
-        let blob = |e: &'_ Entry| metadata(e);
         let blobs: Vec<Blob<'_>> = self
             .entries
             .iter()
             .map(|e| Blob {
                 name: &e.name,
                 offset: e.offset,
-                header: blob(e),
+                header: metadata(e),
                 tensor: &e.tensor,
             })
             .collect();

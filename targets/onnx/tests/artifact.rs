@@ -1,5 +1,7 @@
 //! The whole artifact of a miniature pipeline: layout, text of a model, equal bytes, and what the verifier finds.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::fs;

@@ -30,7 +30,10 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
         say(&format!("wrote {path}"));
     }
     if !stale.is_empty() {
-        bail!("out of date: {}; run `cargo xtask codegen`", stale.join(", "));
+        bail!(
+            "out of date: {}; run `cargo xtask codegen`",
+            stale.join(", ")
+        );
     }
     Ok(())
 }
@@ -54,11 +57,18 @@ fn documents() -> BTreeMap<String, String> {
 const NOTICE: &str = "<!-- Written by `cargo xtask codegen` from the source; do not edit. -->\n\n";
 
 fn about(command: &clap::Command) -> String {
-    command.get_about().map(ToString::to_string).unwrap_or_default()
+    command
+        .get_about()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 fn page(command: &clap::Command) -> String {
-    let mut text = format!("{NOTICE}# snapc {}\n\n{}\n", command.get_name(), block(&mut command.clone()));
+    let mut text = format!(
+        "{NOTICE}# snapc {}\n\n{}\n",
+        command.get_name(),
+        block(&mut command.clone())
+    );
     for sub in command.get_subcommands() {
         let name = format!("snapc {} {}", command.get_name(), sub.get_name());
         let _ = write!(text, "\n## {name}\n\n{}\n", block(&mut sub.clone()));
@@ -67,13 +77,53 @@ fn page(command: &clap::Command) -> String {
 }
 
 fn block(command: &mut clap::Command) -> String {
-    let help = command.clone().term_width(100).render_long_help().to_string();
+    let help = command
+        .clone()
+        .term_width(100)
+        .render_long_help()
+        .to_string();
     let lines: Vec<&str> = help.trim_end().lines().map(str::trim_end).collect();
     format!("```text\n{}\n```", lines.join("\n"))
 }
 
 fn passes() -> String {
-    String::new()
+    let mut text = format!(
+        "{NOTICE}# Passes\n\nA pipeline is a list of passes, given to `snapc convert --passes` in full or by name.\n"
+    );
+    text.push_str("\n| Pipeline | For | Passes |\n|---|---|---|\n");
+    for pipeline in snapc_passes::NAMED_PIPELINES {
+        let passes: Vec<String> = pipeline
+            .passes
+            .split(',')
+            .filter(|p| !p.is_empty())
+            .map(|p| format!("`{p}`"))
+            .collect();
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} |",
+            pipeline.name,
+            pipeline.description,
+            passes.join(", ")
+        );
+    }
+    for info in snapc_passes::all() {
+        let documentation = info.documentation();
+        let _ = write!(text, "\n## {}\n\n{}\n", info.name, documentation.summary);
+        for (role, properties) in [
+            ("Requires", info.requires),
+            ("Establishes", info.establishes),
+            ("Invalidates", info.invalidates),
+        ] {
+            if !properties.is_empty() {
+                let names: Vec<String> = properties.iter().map(|p| format!("`{p}`")).collect();
+                let _ = write!(text, "\n{role}: {}\n", names.join(", "));
+            }
+        }
+        for (heading, body) in &documentation.sections {
+            let _ = write!(text, "\n### {heading}\n\n{body}\n");
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -37,18 +37,30 @@ fn folder(root: &Path, name: &str) -> PathBuf {
 fn make(root: &Path, name: &str) -> Result<()> {
     let requirements = root.join(format!("tests/python/requirements-{name}.txt"));
     let text = fs::read(&requirements).with_context(|| format!("{}", requirements.display()))?;
-    let wanted: String = Sha256::digest(&text).iter().map(|b| format!("{b:02x}")).collect();
+    let wanted: String = Sha256::digest(&text)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     let folder = folder(root, name);
     let stamp = folder.join(STAMP);
     let python = python(root, name);
     if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && python.is_file() {
         return Ok(());
     }
-    say(&format!("making the Python environment .cache/venv-{name} from tests/python/requirements-{name}.txt"));
+    say(&format!(
+        "making the Python environment .cache/venv-{name} from tests/python/requirements-{name}.txt"
+    ));
     make_venv(&folder)?;
     // Pins are exact, so installing over an older or half-made environment gives the same as a fresh one.
     run(Command::new(&python)
-        .args(["-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--requirement"])
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--quiet",
+            "--requirement",
+        ])
         .arg(&requirements))?;
     fs::write(&stamp, wanted).with_context(|| format!("{}", stamp.display()))
 }
@@ -62,7 +74,9 @@ fn make_venv(folder: &Path) -> Result<()> {
         run(Command::new("apt-get").args(["install", "--yes", "python3-venv"]))?;
         return venv();
     }
-    bail!("{error:#}; install Python 3.11 or later with its venv module (Debian: apt install python3-venv)")
+    bail!(
+        "{error:#}; install Python 3.11 or later with its venv module (Debian: apt install python3-venv)"
+    )
 }
 
 fn is_root() -> bool {

@@ -63,5 +63,8 @@ fn main() -> ExitCode {
 
 fn workspace_root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).expect("the crate lies two folders deep").to_owned()
+    here.ancestors()
+        .nth(2)
+        .expect("the crate lies two folders deep")
+        .to_owned()
 }

@@ -129,14 +129,19 @@ impl ConvertFlags {
 }
 
 /// A parser of the words of a choice, so that help and completions list them.
-fn choice<T>(all: &'static [T], name: fn(T) -> &'static str) -> impl clap::builder::TypedValueParser<Value = T>
+fn choice<T>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl clap::builder::TypedValueParser<Value = T>
 where
     T: Copy + Send + Sync + std::str::FromStr + 'static,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
-    PossibleValuesParser::new(all.iter().map(|&v| name(v)))
-        .map(|word| word.parse::<T>().unwrap_or_else(|e| unreachable!("listed: {e}")))
+    PossibleValuesParser::new(all.iter().map(|&v| name(v))).map(|word| {
+        word.parse::<T>()
+            .unwrap_or_else(|e| unreachable!("listed: {e}"))
+    })
 }
 
 /// Reads a word of a choice.

@@ -39,7 +39,9 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
     let interrupt = Interrupt::install();
     let mut clock = Clock::default();
 
-    let checkpoint = clock.time("open", || stages::open(&args.checkpoint, &settings.checkpoint))?;
+    let checkpoint = clock.time("open", || {
+        stages::open(&args.checkpoint, &settings.checkpoint)
+    })?;
     for note in checkpoint.notes() {
         output.note(&format!("note: {note}"));
     }
@@ -56,11 +58,15 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
         limit: args.pass_limit,
     };
     let print = |text: &str| output.dump(text);
-    let optimized = clock.time("passes", || stages::optimize(program, &pipeline, options, &interrupt, &print));
+    let optimized = clock.time("passes", || {
+        stages::optimize(program, &pipeline, options, &interrupt, &print)
+    });
     let (program, pass_reports) = optimized?;
     GraphReport::add_optimized(&mut graphs, &program);
     let emit = settings.emit_for(&program, args.pass_limit.is_some())?;
-    let program = clock.time("legalize", || stages::legalized(program, settings.target, &emit))?;
+    let program = clock.time("legalize", || {
+        stages::legalized(program, settings.target, &emit)
+    })?;
     GraphReport::add_legalized(&mut graphs, &program);
     interrupt.check()?;
 
@@ -110,8 +116,14 @@ impl Job<'_> {
         let staging = Staging::new(dir, self.settings.force)?;
         let emitted = target.emit(&verified, self.emit, staging.folder(), progress)?;
         let version = env!("CARGO_PKG_VERSION");
-        let manifest =
-            Manifest::new(version, target.name(), self.passes, self.emit, &program.pipeline, &emitted)?;
+        let manifest = Manifest::new(
+            version,
+            target.name(),
+            self.passes,
+            self.emit,
+            &program.pipeline,
+            &emitted,
+        )?;
         manifest.write(staging.folder())?;
         if progress.cancelled() {
             return Err(Failure::interrupted());
@@ -145,9 +157,15 @@ fn refuse_to_overwrite(output: Option<&Path>, checkpoint: &Path) -> Result<(), F
     let Some(dir) = output.and_then(|dir| dir.canonicalize().ok()) else {
         return Ok(());
     };
-    if checkpoint.canonicalize().is_ok_and(|path| path.starts_with(&dir)) {
-        return Err(Failure::usage(format!("the output folder '{}' holds the checkpoint", dir.display()))
-            .help("choose another -o"));
+    if checkpoint
+        .canonicalize()
+        .is_ok_and(|path| path.starts_with(&dir))
+    {
+        return Err(Failure::usage(format!(
+            "the output folder '{}' holds the checkpoint",
+            dir.display()
+        ))
+        .help("choose another -o"));
     }
     Ok(())
 }

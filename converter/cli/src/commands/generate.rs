@@ -42,7 +42,10 @@ fn man_pages() -> Result<Vec<(String, Vec<u8>)>, Failure> {
 }
 
 fn page(command: &clap::Command) -> Result<(String, Vec<u8>), Failure> {
-    let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
+    let name = command
+        .get_display_name()
+        .unwrap_or(command.get_name())
+        .to_owned();
     let mut page = Vec::new();
     // No date in the header: the same version gives the same pages.
     clap_mangen::Man::new(command.clone())

@@ -26,8 +26,10 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
     let output = &output.with_json(args.format == Format::Json);
     if args.path.join(manifest::FILE_NAME).is_file() {
         if matches!(args.format, Format::Text | Format::Dot) || args.stage != Stage::Imported {
-            return Err(Failure::usage("stages and graph dumps need a checkpoint, and this is an artifact")
-                .help("give the checkpoint that the artifact was made from"));
+            return Err(Failure::usage(
+                "stages and graph dumps need a checkpoint, and this is an artifact",
+            )
+            .help("give the checkpoint that the artifact was made from"));
         }
         return artifact::run(args, output);
     }
@@ -38,7 +40,9 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
         Format::Dot => output.text(&graphs.iter().map(|g| dot::render(g)).collect::<String>())?,
         Format::Table | Format::Json => {
             let depth = usize::from(args.depth);
-            output.result(&document(&graphs, args.stage, depth), || tables(&graphs, depth))?;
+            output.result(&document(&graphs, args.stage, depth), || {
+                tables(&graphs, depth)
+            })?;
         }
     }
     Ok(Exit::Done)
@@ -57,7 +61,13 @@ fn program_at(args: &InspectArgs, output: &Output) -> Result<Program, Failure> {
     }
     let options = EmitOptions::default();
     let pipeline = stages::pipeline(None, options.precision)?;
-    let (program, _) = stages::optimize(program, &pipeline, PassOptions::default(), &interrupt, &|_| ())?;
+    let (program, _) = stages::optimize(
+        program,
+        &pipeline,
+        PassOptions::default(),
+        &interrupt,
+        &|_| (),
+    )?;
     if args.stage == Stage::Optimized {
         return Ok(program);
     }
@@ -83,7 +93,10 @@ fn document(graphs: &[&Graph], stage: Stage, depth: usize) -> Value {
     let graph = |graph: &&Graph| {
         let blocks = block_costs(graph, depth);
         let mut document = cost_document(graph.name(), &graph_cost(graph));
-        document["blocks"] = blocks.iter().map(|(name, cost)| cost_document(name, cost)).collect();
+        document["blocks"] = blocks
+            .iter()
+            .map(|(name, cost)| cost_document(name, cost))
+            .collect();
         document
     };
     json!({
@@ -126,7 +139,16 @@ fn tables(graphs: &[&Graph], depth: usize) -> String {
 }
 
 fn cost_table(title: &str) -> Table {
-    Table::new(&[title, "nodes", "parameters", "weights", "MACs", "in attention", "activations", "peak"])
+    Table::new(&[
+        title,
+        "nodes",
+        "parameters",
+        "weights",
+        "MACs",
+        "in attention",
+        "activations",
+        "peak",
+    ])
 }
 
 fn cost_row(name: &str, cost: &Cost) -> [String; 8] {

@@ -56,7 +56,10 @@ fn list(output: &Output) -> Result<(), Failure> {
         }
         text.push_str("\nPipelines, to be given to --passes by name\n");
         for pipeline in NAMED_PIPELINES {
-            text.push_str(&format!("  {:<32} {}\n", pipeline.name, pipeline.description));
+            text.push_str(&format!(
+                "  {:<32} {}\n",
+                pipeline.name, pipeline.description
+            ));
             for pass in pipeline.passes.split(',').filter(|p| !p.is_empty()) {
                 text.push_str(&format!("    {pass}\n"));
             }

@@ -22,13 +22,16 @@ pub fn run(command: &ListCommand, output: &Output) -> Result<Exit, Failure> {
                 .iter()
                 .map(|t| json!({ "name": t.name(), "description": t.describe() }))
                 .collect();
-            output.result(&json!({ "command": "targets list", "targets": all }), || {
-                let mut lines = String::new();
-                for target in TARGETS {
-                    lines.push_str(&format!("{:<8} {}\n", target.name(), target.describe()));
-                }
-                lines
-            })?;
+            output.result(
+                &json!({ "command": "targets list", "targets": all }),
+                || {
+                    let mut lines = String::new();
+                    for target in TARGETS {
+                        lines.push_str(&format!("{:<8} {}\n", target.name(), target.describe()));
+                    }
+                    lines
+                },
+            )?;
         }
         ListCommand::Show { name } => show(targets::find(name)?, output)?,
     }
@@ -47,7 +50,11 @@ fn show(target: &dyn Target, output: &Output) -> Result<(), Failure> {
         "max_rank": capabilities.max_rank,
     });
     output.result(&document, || {
-        let batch = if capabilities.symbolic_batch { "symbolic" } else { "fixed" };
+        let batch = if capabilities.symbolic_batch {
+            "symbolic"
+        } else {
+            "fixed"
+        };
         let mut table = Table::new(&[target.name(), ""]);
         table.row(["batch".to_owned(), batch.to_owned()]);
         table.row(["largest rank".to_owned(), capabilities.max_rank.to_string()]);

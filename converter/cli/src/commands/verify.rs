@@ -36,7 +36,11 @@ pub fn run(args: &VerifyArgs, output: &Output) -> Result<Exit, Failure> {
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
     });
     output.result(&document, || text(&manifest, &findings))?;
-    Ok(if findings.is_empty() { Exit::Done } else { Exit::CheckFailed })
+    Ok(if findings.is_empty() {
+        Exit::Done
+    } else {
+        Exit::CheckFailed
+    })
 }
 
 fn finding(finding: &Finding) -> serde_json::Value {
@@ -53,6 +57,9 @@ fn text(manifest: &Manifest, findings: &[Finding]) -> String {
     let files = manifest.files.len();
     match findings.len() {
         0 => format!("{} artifact, {files} files: no findings\n", manifest.target),
-        n => format!("{lines}{} artifact, {files} files: {n} finding(s)\n", manifest.target),
+        n => format!(
+            "{lines}{} artifact, {files} files: {n} finding(s)\n",
+            manifest.target
+        ),
     }
 }

@@ -7,7 +7,7 @@ use crate::types::{DType, Dim, Shape, TensorType};
 #[non_exhaustive]
 pub enum InferError {
     /// Wrong number of operands.
-    #[error("takes {expected} operands, got {found}")]
+    #[error("operand count must be {expected}, is {found}")]
     Arity {
         /// The number or range it takes.
         expected: &'static str,

@@ -112,6 +112,6 @@ mod tests {
             message(0, &[&a, &a]),
             "operand 0 must have shape with a fixed size along axis 0, has [N,2,3]"
         );
-        assert_eq!(message(0, &[]), "takes 1 or more operands, got 0");
+        assert_eq!(message(0, &[]), "operand count must be 1 or more, is 0");
     }
 }

@@ -166,6 +166,6 @@ mod tests {
         let error = infer_unary(&[&truth]).unwrap_err().to_string();
         assert_eq!(error, "operand 0 must be a float, is bool");
         let error = infer_unary(&[]).unwrap_err().to_string();
-        assert_eq!(error, "takes 1 operands, got 0");
+        assert_eq!(error, "operand count must be 1, is 0");
     }
 }

@@ -143,6 +143,6 @@ mod tests {
             message(&[&ty(&[]), &row, &row]),
             "operand 0 must have shape of rank 1 or more, has []"
         );
-        assert_eq!(message(&[&x, &row]), "takes 3 operands, got 2");
+        assert_eq!(message(&[&x, &row]), "operand count must be 3, is 2");
     }
 }

@@ -112,7 +112,7 @@ mod tests {
         let ty = |s| TensorType::new(DType::F32, Shape::fixed(s));
         let (x, weight) = (ty(&[2, 3]), ty(&[4, 3]));
         let message = |types: &[&TensorType]| Linear {}.infer(types).unwrap_err().to_string();
-        assert_eq!(message(&[&x]), "takes 2 or 3 operands, got 1");
+        assert_eq!(message(&[&x]), "operand count must be 2 or 3, is 1");
         assert_eq!(
             message(&[&x, &ty(&[3, 4])]),
             "operand 1 must have shape [3,3], has [3,4]"

@@ -1,4 +1,4 @@
-//! The operators. Adding one is a new file and a line in [`ops!`]; `docs/adding-an-op.md` walks through it.
+//! The operators. Adding one is a new file and a line in `ops!`; `docs/adding-an-op.md` walks through it.
 //!
 //! An operator is **primitive**, and every target lowers it, or **composite**, and carries [`Operator::decompose`], so
 //! that a target without it gets simpler ones.
@@ -25,10 +25,10 @@ pub trait Operator: Clone + Debug + PartialEq + Into<Op> {
     /// Whether it decomposes into simpler operators.
     const COMPOSITE: bool = false;
 
-    /// Attributes in declaration order. Written by [`operator!`].
+    /// Attributes in declaration order. Written by `operator!`.
     fn attributes(&self) -> Vec<(&'static str, Attribute)>;
 
-    /// The operator with these attributes. Written by [`operator!`].
+    /// The operator with these attributes. Written by `operator!`.
     ///
     /// # Errors
     /// When one is missing, unknown or of the wrong kind.

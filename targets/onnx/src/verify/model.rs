@@ -96,7 +96,7 @@ fn check_versions(model: &ModelProto, report: &mut Report<'_>) {
 }
 
 /// Values in the order of their definition: inputs, initializers, results of nodes.
-fn check_values<'a>(proto: &'a GraphProto, report: &mut Report<'_>) {
+fn check_values(proto: &GraphProto, report: &mut Report<'_>) {
     let mut values = BTreeSet::new();
     let inputs = proto.input.iter().map(|i| &i.name);
     for name in inputs.chain(proto.initializer.iter().map(|t| &t.name)) {

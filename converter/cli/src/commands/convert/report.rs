@@ -104,7 +104,10 @@ pub struct Report {
 impl Report {
     /// The report as a document.
     pub fn document(&self) -> Value {
-        let stages = self.stages.iter().map(|(name, time)| json!({ "name": name, "seconds": time.as_secs_f64() }));
+        let stages = self
+            .stages
+            .iter()
+            .map(|(name, time)| json!({ "name": name, "seconds": time.as_secs_f64() }));
         let mut document = json!({
             "command": "convert",
             "target": self.target,
@@ -126,7 +129,14 @@ impl Report {
     /// The report as text.
     pub fn text(&self) -> String {
         let mut table = Table::new(&[
-            "graph", "imported", "optimized", "legalized", "parameters", "weights", "MACs", "peak",
+            "graph",
+            "imported",
+            "optimized",
+            "legalized",
+            "parameters",
+            "weights",
+            "MACs",
+            "peak",
         ]);
         for graph in &self.graphs {
             table.row(graph.row());
@@ -136,15 +146,26 @@ impl Report {
             text.push('\n');
             text.push_str(&pass_table(reports));
         }
-        let stages = self.stages.iter().map(|(name, time)| format!("{name} {}", seconds(*time)));
+        let stages = self
+            .stages
+            .iter()
+            .map(|(name, time)| format!("{name} {}", seconds(*time)));
         text.push_str(&format!("\n{}\n", stages.collect::<Vec<_>>().join(", ")));
         let output = self.output.as_ref().map(|dir| dir.display().to_string());
         text.push_str(&match (self.dry_run, output) {
             (false, output) => {
                 let output = output.unwrap_or_default();
-                format!("{output}: {} {}, {} files, {}\n", self.target, self.precision, self.files, bytes(self.bytes))
+                format!(
+                    "{output}: {} {}, {} files, {}\n",
+                    self.target,
+                    self.precision,
+                    self.files,
+                    bytes(self.bytes)
+                )
             }
-            (true, Some(output)) => format!("dry run: would write {} to {output}\n", bytes(self.bytes)),
+            (true, Some(output)) => {
+                format!("dry run: would write {} to {output}\n", bytes(self.bytes))
+            }
             (true, None) => format!("dry run: would write {}\n", bytes(self.bytes)),
         });
         text
@@ -167,7 +188,10 @@ fn pass_table(reports: &[PassReport]) -> String {
 }
 
 fn pass_document(report: &PassReport) -> Value {
-    let counts = report.counts.iter().map(|(what, n)| ((*what).to_owned(), Value::from(*n)));
+    let counts = report
+        .counts
+        .iter()
+        .map(|(what, n)| ((*what).to_owned(), Value::from(*n)));
     json!({
         "run": report.run,
         "pass": report.pass,

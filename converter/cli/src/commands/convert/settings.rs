@@ -40,7 +40,9 @@ impl Settings {
         }
         let Some(target) = flags.target.as_deref() else {
             let known = targets::names().collect::<Vec<_>>().join(", ");
-            return Err(Failure::usage("no target is given").help(format!("--target takes one of {known}")));
+            return Err(
+                Failure::usage("no target is given").help(format!("--target takes one of {known}"))
+            );
         };
         let defaults = EmitOptions::default();
         let emit = EmitOptions {
@@ -92,8 +94,12 @@ impl Settings {
         let precision = precision_of(program);
         let asked = self.emit.precision;
         if precision != asked && !cut_short {
-            let message = format!("the passes leave the weights in {precision}, but the precision is {asked}");
-            let help = format!("put cast-precision{{to={asked}}} in --passes, or give --precision {precision}");
+            let message = format!(
+                "the passes leave the weights in {precision}, but the precision is {asked}"
+            );
+            let help = format!(
+                "put cast-precision{{to={asked}}} in --passes, or give --precision {precision}"
+            );
             return Err(Failure::usage(message).help(help));
         }
         Ok(EmitOptions {
@@ -105,7 +111,11 @@ impl Settings {
 
 /// f16 when all weights of the checkpoint are.
 fn precision_of(program: &Program) -> Precision {
-    let mut parameters = program.graphs.iter().flat_map(|g| g.weights()).filter(|w| w.is_parameter);
+    let mut parameters = program
+        .graphs
+        .iter()
+        .flat_map(|g| g.weights())
+        .filter(|w| w.is_parameter);
     if parameters.all(|w| w.tensor.dtype() == DType::F16) {
         Precision::F16
     } else {

@@ -19,7 +19,9 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
     if let Some(name) = &args.graph {
         manifest.graphs.retain(|g| g.name == *name);
         if manifest.graphs.is_empty() {
-            return Err(Failure::usage(format!("no graph of the artifact is called '{name}'")));
+            return Err(Failure::usage(format!(
+                "no graph of the artifact is called '{name}'"
+            )));
         }
     }
     let document = json!({
@@ -51,8 +53,17 @@ fn text(manifest: &Manifest) -> String {
             let rest = path.strip_prefix(graph.file.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '_', '.']))
         };
-        let size: u64 = manifest.files.iter().filter(|f| below(&f.path)).map(|f| f.bytes).sum();
-        let mut table = Table::new(&[&format!("{} ({}, {})", graph.name, graph.file, bytes(size)), "", ""]);
+        let size: u64 = manifest
+            .files
+            .iter()
+            .filter(|f| below(&f.path))
+            .map(|f| f.bytes)
+            .sum();
+        let mut table = Table::new(&[
+            &format!("{} ({}, {})", graph.name, graph.file, bytes(size)),
+            "",
+            "",
+        ]);
         features(&mut table, "in ", &graph.inputs);
         features(&mut table, "out", &graph.outputs);
         text.push('\n');
@@ -64,6 +75,10 @@ fn text(manifest: &Manifest) -> String {
 fn features(table: &mut Table, role: &str, features: &[Feature]) {
     for feature in features {
         let shape = feature.shape.join("x");
-        table.row([format!("  {role} {}", feature.name), feature.dtype.clone(), shape]);
+        table.row([
+            format!("  {role} {}", feature.name),
+            feature.dtype.clone(),
+            shape,
+        ]);
     }
 }

@@ -13,8 +13,17 @@ pub fn render(graph: &Graph) -> String {
         ));
     }
     for node in graph.nodes() {
-        let label = format!("{}\n{}\n{}", node.op.name(), node.name, graph.ty(node.result));
-        text.push_str(&format!("  {} [label={}];\n", id(node.result), quote(&label)));
+        let label = format!(
+            "{}\n{}\n{}",
+            node.op.name(),
+            node.name,
+            graph.ty(node.result)
+        );
+        text.push_str(&format!(
+            "  {} [label={}];\n",
+            id(node.result),
+            quote(&label)
+        ));
         for &operand in &node.operands {
             if !matches!(graph.value(operand).def, ValueDef::Weight(_)) {
                 text.push_str(&format!("  {} -> {};\n", id(operand), id(node.result)));
@@ -22,7 +31,10 @@ pub fn render(graph: &Graph) -> String {
         }
     }
     for (i, output) in graph.outputs().iter().enumerate() {
-        text.push_str(&format!("  o{i} [shape=ellipse, label={}];\n", quote(&output.name)));
+        text.push_str(&format!(
+            "  o{i} [shape=ellipse, label={}];\n",
+            quote(&output.name)
+        ));
         text.push_str(&format!("  {} -> o{i};\n", id(output.value)));
     }
     text.push_str("}\n");
@@ -35,7 +47,10 @@ fn id(value: ValueId) -> String {
 
 /// A quoted string; line feeds become Graphviz's own.
 fn quote(text: &str) -> String {
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let escaped = text
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n");
     format!("\"{escaped}\"")
 }
 
