@@ -90,7 +90,12 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
             passes: &report.passes,
             inputs: inputs(args, &settings)?,
         };
-        let manifest = clock.time("emit", || job.write(&program, &bar))?;
+        let (staging, manifest) = clock.time("emit", || job.emit(&program, &bar))?;
+        clock.time("verify", || job.read_back(&staging))?;
+        if bar.cancelled() {
+            return Err(Failure::interrupted());
+        }
+        job.commit(staging)?;
         report.files = manifest.files.len() + 1;
         report.bytes = manifest.files.iter().map(|f| f.bytes).sum();
     }
@@ -108,12 +113,15 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Writes artifact, manifest and dependency file, and puts the artifact in its place.
-    fn write(&self, program: &Program, progress: &dyn Progress) -> Result<Manifest, Failure> {
+    /// Writes artifact and manifest beside the output.
+    fn emit(
+        &self,
+        program: &Program,
+        progress: &dyn Progress,
+    ) -> Result<(Staging, Manifest), Failure> {
         let target = self.settings.target;
-        let dir = self.settings.required_output()?;
         let verified = VerifiedProgram::new(program)?;
-        let staging = Staging::new(dir, self.settings.force)?;
+        let staging = Staging::new(self.settings.required_output()?, self.settings.force)?;
         let emitted = target.emit(&verified, self.emit, staging.folder(), progress)?;
         let version = env!("CARGO_PKG_VERSION");
         let manifest = Manifest::new(
@@ -125,21 +133,33 @@ impl Job<'_> {
             &emitted,
         )?;
         manifest.write(staging.folder())?;
-        if progress.cancelled() {
-            return Err(Failure::interrupted());
+        Ok((staging, manifest))
+    }
+
+    /// Checks what was written by the target's own rules. A finding is a defect of snapc.
+    fn read_back(&self, staging: &Staging) -> Result<(), Failure> {
+        let findings = self.settings.target.verify(staging.folder())?;
+        if findings.is_empty() {
+            return Ok(());
         }
+        let lines: String = findings.iter().map(|f| format!("\n  {f}")).collect();
+        let error = anyhow::anyhow!("the emitted files break rules of their format:{lines}");
+        Err(Failure::new(Exit::Internal, error).help("please report this with the command line"))
+    }
+
+    /// Writes the dependency file and puts the artifact in its place.
+    fn commit(&self, staging: Staging) -> Result<(), Failure> {
+        let dir = self.settings.required_output()?;
         // Before the artifact is in place, so that a depfile that cannot be written leaves no artifact.
         let Some(path) = &self.settings.depfile else {
-            staging.commit()?;
-            return Ok(manifest);
+            return staging.commit();
         };
         let rule = depfile::rule(&dir.join(FILE_NAME), &self.inputs);
         std::fs::write(path, rule).map_err(|e| Failure::write(path, e))?;
         staging.commit().inspect_err(|_| {
             // The failure to commit is the one to report.
             let _ = std::fs::remove_file(path);
-        })?;
-        Ok(manifest)
+        })
     }
 }
 
