@@ -34,6 +34,9 @@ pub enum InferError {
         /// What it is.
         found: Shape,
     },
+    /// The operands fit each other, but their result has two batch dimensions or more bytes than can be counted.
+    #[error("the result would have type {0}, which is not representable")]
+    Result(TensorType),
     /// An attribute does not go with the operands.
     #[error("attribute {attribute} {problem}")]
     Attribute {
@@ -42,6 +45,15 @@ pub enum InferError {
         /// What is wrong.
         problem: String,
     },
+}
+
+/// Checks that a result has at most one batch dimension and a size that can be counted.
+pub(super) fn representable(ty: TensorType) -> Result<TensorType, InferError> {
+    let batches = ty.shape.dims().iter().filter(|d| **d == Dim::Batch);
+    if batches.count() > 1 || ty.bytes_per_batch().is_none() {
+        return Err(InferError::Result(ty));
+    }
+    Ok(ty)
 }
 
 /// Checks the number of operands and names the range in the error.
@@ -160,4 +172,25 @@ pub(crate) fn axis_size(operands: &[&TensorType], axis: usize) -> Result<usize, 
         return Err(attribute_error("axis", problem));
     }
     size(operands, 0, axis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::InferError;
+    use crate::ops::{Add, MatMul, Op};
+    use crate::{DType, Shape, TensorType};
+
+    #[test]
+    fn a_result_has_one_batch_at_most() {
+        let f32 = |dims: &[usize], n: usize| {
+            let mut shape = Shape::fixed(dims);
+            shape.0.insert(n, crate::Dim::Batch);
+            TensorType::new(DType::F32, shape)
+        };
+        let refused = |op: Op, a: &TensorType, b: &TensorType| {
+            matches!(op.infer(&[a, b]), Err(InferError::Result(_)))
+        };
+        assert!(refused(Add {}.into(), &f32(&[1], 0), &f32(&[1], 1)));
+        assert!(refused(MatMul {}.into(), &f32(&[4], 0), &f32(&[4], 1)));
+    }
 }

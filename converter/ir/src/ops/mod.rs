@@ -153,9 +153,10 @@ macro_rules! ops {
             /// See [`Operator::infer`].
             ///
             /// # Errors
-            /// When the operands do not fit.
+            /// When the operands do not fit, or give a shape with two batch dimensions or beyond the address space.
             pub fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, InferError> {
-                match self { $(Op::$name(op) => op.infer(operands)),* }
+                let ty = match self { $(Op::$name(op) => op.infer(operands)),* }?;
+                check::representable(ty)
             }
 
             /// See [`Operator::eval`].
