@@ -123,6 +123,10 @@ pub struct InspectArgs {
     /// Form of the output; `text` is the IR's text form, `dot` a Graphviz graph
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+    /// Also write the tables and a chart of the blocks as one HTML page, which needs nothing else; it is replaced when it
+    /// exists
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// How the checkpoint is read.
     #[command(flatten)]
     pub checkpoint: CheckpointArgs,

@@ -1,10 +1,9 @@
 //! The graph as petgraph sees it: one vertex per value, one edge per use.
 
-use petgraph::dot::{Config, Dot};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{Dfs, Reversed};
 
-use crate::graph::{Graph, ValueDef, ValueId};
+use crate::graph::{Graph, ValueId};
 
 impl Graph {
     /// A petgraph of the values, for its algorithms: vertex `i` is value `i`, an edge leads from each operand to the
@@ -38,27 +37,6 @@ impl Graph {
         }
         live
     }
-
-    /// The graph in Graphviz' language, without weights.
-    pub fn to_dot(&self) -> String {
-        let view = self.to_petgraph().filter_map(
-            |_, &v| (!matches!(self.value(v).def, ValueDef::Weight(_))).then_some(v),
-            |_, &position| Some(position),
-        );
-        let label = |value: ValueId| match self.node_of(value) {
-            Some(node) => format!("{}\\n{}\\n{}", node.op.name(), node.name, self.ty(value)),
-            None => {
-                let name = self.inputs().iter().find(|i| i.value == value);
-                let name = name.map_or("", |i| i.name.as_str());
-                format!("{name}\\n{}", self.ty(value))
-            }
-        };
-        let vertex = |_, (_, &v): (NodeIndex, &ValueId)| format!("label=\"{}\"", label(v));
-        let edge = |_, _| String::new();
-        let config = [Config::NodeNoLabel, Config::EdgeNoLabel];
-        let dot = Dot::with_attr_getters(&view, &config, &edge, &vertex);
-        format!("{dot:?}")
-    }
 }
 
 #[cfg(test)]
@@ -67,7 +45,7 @@ mod tests {
     use crate::{DType, Graph, LazyTensor, Shape, TensorType};
 
     #[test]
-    fn liveness_and_dot() {
+    fn what_outputs_depend_on_is_live() {
         let mut g = Graph::new("g");
         let x = g.input("x", TensorType::new(DType::F32, Shape::fixed(&[2])));
         let w = g.parameter("w", LazyTensor::from_f32(&[2], &[1.0, 2.0]));
@@ -77,10 +55,5 @@ mod tests {
         let live = g.live_values();
         assert!(live[x.index()] && live[w.index()] && live[y.index()]);
         assert!(!live[dead.index()]);
-        let dot = g.to_dot();
-        assert!(
-            dot.contains("add\\ny\\nf32[2]") && !dot.contains("label=\"w"),
-            "{dot}"
-        );
     }
 }

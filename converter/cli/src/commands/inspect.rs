@@ -2,6 +2,7 @@
 
 mod artifact;
 mod dot;
+mod html;
 
 use serde_json::{Value, json};
 use snapc_ir::cost::{Cost, block_costs, graph_cost};
@@ -31,10 +32,20 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
             )
             .help("give the checkpoint that the artifact was made from"));
         }
+        if args.html.is_some() {
+            return Err(
+                Failure::usage("--html needs a checkpoint, and this is an artifact")
+                    .help("give the checkpoint that the artifact was made from"),
+            );
+        }
         return artifact::run(args, output);
     }
     let program = program_at(args, output)?;
     let graphs = select(&program, args.graph.as_deref())?;
+    if let Some(path) = &args.html {
+        let page = html::page(&checkpoint_name(args), &graphs, usize::from(args.depth));
+        std::fs::write(path, page).map_err(|e| Failure::write(path, e))?;
+    }
     match args.format {
         Format::Text => output.text(&graphs.iter().map(|g| text::print(g)).collect::<String>())?,
         Format::Dot => output.text(&graphs.iter().map(|g| dot::render(g)).collect::<String>())?,
@@ -72,6 +83,12 @@ fn program_at(args: &InspectArgs, output: &Output) -> Result<Program, Failure> {
         return Ok(program);
     }
     stages::legalized(program, targets::find(&args.target)?, &options)
+}
+
+/// The last part of the checkpoint's path.
+fn checkpoint_name(args: &InspectArgs) -> String {
+    let name = args.path.file_name().unwrap_or(args.path.as_os_str());
+    name.to_string_lossy().into_owned()
 }
 
 /// All graphs, or the one of that name.

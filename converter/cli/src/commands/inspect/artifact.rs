@@ -1,6 +1,6 @@
 //! What is in an artifact, from its manifest.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use snapc_target::Feature;
 use snapc_target::manifest::Manifest;
 
@@ -27,7 +27,7 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
     let document = json!({
         "command": "inspect",
         "kind": "artifact",
-        "manifest": serde_json::to_value(&manifest).unwrap_or(Value::Null),
+        "manifest": manifest,
     });
     output.result(&document, || text(&manifest))?;
     Ok(Exit::Done)
