@@ -61,6 +61,8 @@ fn wrong_flags() {
         "convert",
         "convert tiny --target tflite -o out",
         "convert tiny --target coreml -o out --min-ios 15",
+        "convert tiny --target onnx -o out --min-ios 17",
+        "convert tiny --target onnx -o out --interface apple",
         "convert tiny --target coreml -o out --size 5x",
         "convert tiny --target coreml -o out --weights int8",
         "convert tiny -o out",

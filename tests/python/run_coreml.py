@@ -8,7 +8,8 @@ it, its program rebuilt with type inference by `milproto.load`, and that program
 each job; the exit status is 1 if there is an error.
 
 Every result is rounded to the element type that the program declares for it; inside an operation, floats are f32 (the
-statistics of norms and softmax in f64). This bounds what a device does: it may keep more precision, never less storage.
+statistics of norms and softmax in f64). That is the storage a device has; how it rounds
+inside an operation is not shown.
 """
 
 import json

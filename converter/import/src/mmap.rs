@@ -23,13 +23,14 @@ pub(crate) fn map_file(path: &Path) -> Result<ByteBuffer, ImportError> {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(io)?;
-    if !file.metadata().map_err(io)?.is_file() {
+    // Looked at before it is opened, since opening a pipe would wait for its writer.
+    if !path.metadata().map_err(io)?.is_file() {
         return Err(ImportError::Safetensors {
             file: path.display().to_string(),
             reason: "not a regular file".to_owned(),
         });
     }
+    let file = File::open(path).map_err(io)?;
     // SAFETY: the map is private and never written through. That nobody else changes the file is the contract above,
     // which `open` states for its callers.
     let map = unsafe { Mmap::map(&file) }.map_err(io)?;

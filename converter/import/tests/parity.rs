@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use snapc_import::{ImportOptions, open};
-use snapc_ir::{Graph, PredictionType, Program, Tensor, TimestepSpacing, eval, verify};
+use snapc_ir::{Graph, PredictionType, Program, Tensor, TimestepSpacing, eval, text, verify};
 
 /// PSNR that every graph must reach against diffusers in f32.
 const MIN_PSNR: f64 = 100.0;
@@ -101,6 +101,8 @@ fn check(checkpoint: &str, config: Option<&str>, graphs: &str) -> Program {
         if let Err(violations) = verify::verify(graph) {
             panic!("{violations:?}");
         }
+        let printed = text::print(graph);
+        assert_eq!(text::print(&text::parse(&printed).unwrap()), printed);
         check_graph(graph, &reference);
     }
     program

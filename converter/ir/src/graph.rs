@@ -185,7 +185,10 @@ impl Graph {
         &self.values
     }
 
-    /// The value of an id; panics when the id is of another graph.
+    /// The value of an id.
+    ///
+    /// # Panics
+    /// When the graph has no such value; likewise in the other methods that take an id.
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.index()]
     }
@@ -261,6 +264,9 @@ impl Graph {
     ///
     /// # Errors
     /// When the operator does not accept the operands.
+    ///
+    /// # Panics
+    /// When an operand is not a value of this graph.
     pub fn add(
         &mut self,
         op: impl Into<Op>,
@@ -345,6 +351,9 @@ impl<'a> Rebuild<'a> {
     }
 
     /// Says which new value stands for an old one.
+    ///
+    /// # Panics
+    /// When the old graph has no such value; likewise in [`Rebuild::operand`].
     pub fn bind(&mut self, old: ValueId, new: ValueId) {
         self.map[old.index()] = Some(new);
     }
@@ -400,5 +409,66 @@ impl<'a> Rebuild<'a> {
             }
         }
         Ok(self.graph)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::{Add, Silu};
+    use crate::{DType, Shape, verify};
+
+    fn graph() -> Graph {
+        let mut g = Graph::new("g");
+        let x = g.input("x", TensorType::new(DType::F32, Shape::batched(&[2])));
+        let w = g.parameter("w", LazyTensor::from_f32(&[2], &[1.0, 2.0]));
+        let y = g.add(Silu {}, &[x], "first").unwrap();
+        let z = g.add(Add {}, &[y, w], "second").unwrap();
+        g.output("z", z);
+        g
+    }
+
+    fn broken(damage: impl FnOnce(&mut Graph)) -> Vec<u32> {
+        let mut g = graph();
+        damage(&mut g);
+        let violations = verify::verify(&g).unwrap_err();
+        violations.iter().map(|v| v.invariant).collect()
+    }
+
+    #[test]
+    fn what_no_method_can_break_the_verifier_sees_all_the_same() {
+        assert!(verify::verify(&graph()).is_ok());
+        let f16 = TensorType::new(DType::F16, Shape::batched(&[2]));
+        assert_eq!(broken(|g| g.nodes[0].operands[0] = g.nodes[1].result), [1]);
+        assert_eq!(broken(|g| g.values[3].ty = f16), [2]);
+        assert_eq!(
+            broken(|g| g.weights[0].tensor = LazyTensor::from_f32(&[1], &[1.0])),
+            [5]
+        );
+    }
+
+    #[test]
+    fn a_rebuild_leaves_out_what_nothing_uses() {
+        let old = graph();
+        let new = old.rebuild::<BuildError>(|rebuild, node| match node.name.as_str() {
+            "second" => rebuild.operand(node.operands[0]).map(Some),
+            _ => rebuild.copy(node).map(Some),
+        });
+        let new = new.unwrap();
+        assert_eq!((new.nodes().len(), new.weights().len()), (1, 0));
+        assert_eq!(new.node_of(new.outputs()[0].value).unwrap().name, "first");
+    }
+
+    #[test]
+    fn the_use_of_a_dropped_value_is_named() {
+        let old = graph();
+        let new = old.rebuild::<BuildError>(|rebuild, node| match node.name.as_str() {
+            "first" => Ok(None),
+            _ => rebuild.copy(node).map(Some),
+        });
+        assert_eq!(
+            new.unwrap_err().to_string(),
+            "graph 'g': 'first' is used but was dropped by the rebuild"
+        );
     }
 }

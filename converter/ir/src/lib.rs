@@ -22,8 +22,8 @@ mod view;
 mod weight;
 
 pub use graph::{
-    BuildError, Graph, GraphOutput, Node, NodeId, Rebuild, Value, ValueDef, ValueId, Weight,
-    WeightId,
+    BuildError, Graph, GraphInput, GraphOutput, Node, NodeId, Rebuild, Value, ValueDef, ValueId,
+    Weight, WeightId,
 };
 pub use ops::{Op, Operator};
 pub use program::{

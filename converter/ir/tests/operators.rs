@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use snapc_ir::ops::{AttributeMap, Example};
 use snapc_ir::tensor::Elements;
-use snapc_ir::{DType, Dim, Graph, Op, Shape, Tensor, TensorType, eval, verify};
+use snapc_ir::{DType, Dim, Graph, Op, Shape, Tensor, TensorType, eval, text, verify};
 
 /// Operators that only move elements, whatever their type; the others take their first operand of some types only.
 const ANY_DTYPE: [&str; 6] = ["cast", "concat", "gather", "reshape", "slice", "transpose"];
@@ -180,6 +180,20 @@ fn attributes_make_the_same_operator_again() {
                 Op::from_parts(op.name(), fewer).is_err(),
                 "{op:?} without {name}"
             );
+        }
+    }
+}
+
+#[test]
+fn the_text_of_every_operator_round_trips() {
+    for example in Op::examples() {
+        let whole = graph_of(&example.op, &example.operands);
+        for graph in [decomposed(&whole), whole] {
+            let printed = text::print(&graph);
+            let again = text::parse(&printed).unwrap_or_else(|e| panic!("{e} in {printed}"));
+            assert_eq!(text::print(&again), printed);
+            let ops = |g: &Graph| g.nodes().iter().map(|n| n.op.clone()).collect::<Vec<_>>();
+            assert_eq!(ops(&again), ops(&graph), "{printed}");
         }
     }
 }

@@ -144,7 +144,7 @@ impl Manifest {
             precision: options.precision.name().to_owned(),
             interface: options.interface.name().to_owned(),
             attention: options.attention.name().to_owned(),
-            min_ios: (target == "coreml").then_some(options.min_ios),
+            min_ios: options.min_ios,
             passes: passes.to_owned(),
             graphs: emitted.graphs.clone(),
             scheduler: (&pipeline.scheduler).into(),

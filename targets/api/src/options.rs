@@ -95,25 +95,26 @@ pub struct EmitOptions {
     pub precision: Precision,
     /// Names and shapes of the features.
     pub interface: Interface,
-    /// Lowest major version of iOS that has to load the artifact; Core ML only.
-    pub min_ios: u32,
+    /// Lowest major version of iOS that has to load the artifact, for targets that depend on it; the target's own choice
+    /// when absent.
+    pub min_ios: Option<u32>,
     /// How attention is written.
     pub attention: AttentionForm,
     /// Number of denoising steps that the manifest plans.
     pub steps: usize,
     /// Guidance scale that the manifest records.
     pub guidance: f32,
-    /// Batch size of the UNet for targets without a symbolic batch; the target's own choice when absent.
+    /// Batch size of every graph, for targets without a symbolic batch; the target's own choice when absent.
     pub batch: Option<usize>,
 }
 
 impl Default for EmitOptions {
-    /// f16, plain, iOS 17, 8 steps with guidance 7.5.
+    /// f16, plain, 8 steps with guidance 7.5, the rest as the target wants it.
     fn default() -> Self {
         EmitOptions {
             precision: Precision::F16,
             interface: Interface::Plain,
-            min_ios: 17,
+            min_ios: None,
             attention: AttentionForm::Auto,
             steps: 8,
             guidance: 7.5,

@@ -54,6 +54,11 @@ pub trait Target: Sync {
     /// One line for the list of targets.
     fn describe(&self) -> &'static str;
 
+    /// The lowest version of iOS that the target writes for when none is given; `None` when it does not depend on one.
+    fn default_min_ios(&self) -> Option<u32> {
+        None
+    }
+
     /// What the target takes as it is under these options.
     fn capabilities(&self, options: &EmitOptions) -> Capabilities;
 

@@ -42,7 +42,7 @@ pub(crate) fn emit(
     dir: &Path,
     progress: &dyn Progress,
 ) -> Result<Emitted, TargetError> {
-    let level = Level::of_ios(options.min_ios)?;
+    let level = Level::of(options)?;
     let integers = match options.interface {
         Interface::Plain => IntegerFeatures::Int32,
         Interface::Apple => IntegerFeatures::Float32,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use snapc_target::TargetError;
+use snapc_target::{EmitOptions, TargetError};
 
 /// An iOS release and the format version and operation set it brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,11 +53,18 @@ impl Level {
             .find(|l| l.specification() == version)
     }
 
+    /// The level when no version of iOS is asked for: the first on which the Neural Engine decompresses weights as it
+    /// needs them.
+    pub const DEFAULT: Level = Level::Ios17;
+
     /// The level of `--min-ios`.
     ///
     /// # Errors
     /// For a version without a level of its own.
-    pub fn of_ios(version: u32) -> Result<Level, TargetError> {
+    pub fn of(options: &EmitOptions) -> Result<Level, TargetError> {
+        let Some(version) = options.min_ios else {
+            return Ok(Level::DEFAULT);
+        };
         let found = Level::ALL.into_iter().find(|l| l.ios() == version);
         found.ok_or_else(|| TargetError::Option {
             option: "--min-ios",
@@ -87,7 +94,11 @@ mod tests {
         );
         assert_eq!(Level::of_specification(9), Some(Level::Ios18));
         assert_eq!(Level::of_specification(6), None);
-        let error = Level::of_ios(15).unwrap_err().to_string();
+        let old = EmitOptions {
+            min_ios: Some(15),
+            ..EmitOptions::default()
+        };
+        let error = Level::of(&old).unwrap_err().to_string();
         assert!(error.contains("choose 16, 17 or 18"), "{error}");
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 //! use snapc_target::{EmitOptions, Target};
 //!
-//! let options = EmitOptions { min_ios: 18, ..EmitOptions::default() };
+//! let options = EmitOptions { min_ios: Some(18), ..EmitOptions::default() };
 //! assert!(!snapc_coreml::CoreMl.capabilities(&options).symbolic_batch);
 //! ```
 
@@ -77,6 +77,10 @@ impl Target for CoreMl {
         "Core ML packages (.mlpackage) for the Neural Engine, GPU and CPU of iOS 16 and later"
     }
 
+    fn default_min_ios(&self) -> Option<u32> {
+        Some(Level::DEFAULT.ios())
+    }
+
     /// `auto` attention is decomposed: the one operation leaves the Neural Engine unless the tensors are large, and
     /// does not exist before iOS 18.
     fn capabilities(&self, options: &EmitOptions) -> Capabilities {
@@ -92,7 +96,7 @@ impl Target for CoreMl {
     }
 
     fn prepare(&self, program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
-        let level = Level::of_ios(options.min_ios)?;
+        let level = Level::of(options)?;
         if options.attention == AttentionForm::Sdpa && level < Level::Ios18 {
             return Err(TargetError::Option {
                 option: "--attention",

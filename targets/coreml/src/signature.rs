@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Tuple(&'static [DataType]),
     /// A constant of one of these element types.
     Constant(&'static [DataType]),
+    /// A value of one of these element types, which must be constant before iOS 17.
+    ConstantBefore17(&'static [DataType]),
     /// A constant of one of these element types without dimensions.
     Scalar(&'static [DataType]),
     /// A constant of this element type with one dimension.
@@ -217,7 +219,7 @@ pub(crate) const SIGNATURES: &[Signature] = &[
             &[
                 required("x", Kind::Tensor(FLOAT)),
                 required("weight", Kind::Tensor(FLOAT)),
-                omittable("bias", Kind::Tensor(FLOAT)),
+                omittable("bias", Kind::ConstantBefore17(FLOAT)),
                 required("strides", Kind::Vector(DataType::Int32)),
                 required(
                     "pad_type",

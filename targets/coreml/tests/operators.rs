@@ -7,7 +7,7 @@ mod foreign_reader;
 
 use foreign_reader::{Job, Tensors, emit_program, program, psnr, rounded, run};
 use snapc_coreml::{CoreMl, Level};
-use snapc_ir::ops::{Cast, Equal, Example};
+use snapc_ir::ops::{Cast, Equal, Example, LayerNorm};
 use snapc_ir::{DType, Graph, LazyTensor, Op, Shape, Tensor, TensorType, ValueId, eval};
 use snapc_target::{AttentionForm, EmitOptions, Precision, Target, TargetError, legalize};
 
@@ -136,7 +136,7 @@ fn is_expressible(graph: &Graph) -> bool {
 
 fn options(level: Level, float: DType, attention: AttentionForm) -> EmitOptions {
     EmitOptions {
-        min_ios: level.ios(),
+        min_ios: Some(level.ios()),
         precision: if float == DType::F16 {
             Precision::F16
         } else {
@@ -241,6 +241,30 @@ fn what_core_ml_lacks_is_declined_by_name() {
         "{error}"
     );
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// 1e-12 is below half of the smallest f16, 2^-24.
+#[test]
+fn an_epsilon_that_vanishes_in_f16_is_declined() {
+    let emit = |dtype: DType| {
+        let mut graph = Graph::new("unet");
+        let x = graph.input("x", TensorType::new(dtype, Shape::fixed(&[1, 4])));
+        let [scale, bias] =
+            ["scale", "bias"].map(|n| graph.parameter(n, to_lazy(&ones(&[4]), dtype)));
+        let norm = LayerNorm { epsilon: 1e-12 };
+        let y = graph.add(norm, &[x, scale, bias], "norm").unwrap();
+        graph.output("y", y);
+        let dir = tempfile::tempdir().unwrap();
+        emit_one(graph, &EmitOptions::default(), dir.path())
+    };
+    let error = emit(DType::F16).unwrap_err().to_string();
+    assert!(error.starts_with("graph 'unet', node 'norm': "), "{error}");
+    assert!(error.contains("choose --precision f32"), "{error}");
+    emit(DType::F32).unwrap();
+}
+
+fn ones(shape: &[usize]) -> Tensor {
+    Tensor::float(shape, vec![1.0; shape.iter().product()])
 }
 
 fn emit_one(graph: Graph, options: &EmitOptions, dir: &std::path::Path) -> Result<(), TargetError> {

@@ -1,5 +1,5 @@
-//! The tiny pipeline as packages, at every level, precision and interface: features as the contract has them, and
-//! results, as coremltools reads and numpy computes them, equal to those of diffusers.
+//! The small pipelines of the fixtures as packages, at every level, precision and interface: features as the contract has
+//! them, and results, as coremltools reads and numpy computes them, equal to those of diffusers.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -16,13 +16,10 @@ use snapc_target::{AttentionForm, EmitOptions, Emitted, Interface, Precision, Ta
 
 const GRAPHS: [&str; 3] = ["text_encoder", "unet", "vae_decoder"];
 
-/// The tiny pipeline after the passes of a precision.
-fn optimized(precision: Precision) -> Program {
-    let checkpoint = snapc_import::open(
-        &repository().join("fixtures/tiny"),
-        &ImportOptions::default(),
-    )
-    .unwrap();
+/// A checkpoint of `fixtures` after the passes of a precision.
+fn optimized(checkpoint: &str, precision: Precision) -> Program {
+    let path = repository().join("fixtures").join(checkpoint);
+    let checkpoint = snapc_import::open(&path, &ImportOptions::default()).unwrap();
     let program = checkpoint.import().unwrap();
     let named = NAMED_PIPELINES
         .iter()
@@ -33,8 +30,9 @@ fn optimized(precision: Precision) -> Program {
 }
 
 /// Inputs and outputs of the graphs from diffusers, under `<graph>.b<batch>.<feature>`.
-fn reference() -> Tensors {
-    read_safetensors(&std::fs::read(repository().join("fixtures/tiny/graphs.safetensors")).unwrap())
+fn reference(checkpoint: &str) -> Tensors {
+    let folder = repository().join("fixtures").join(checkpoint);
+    read_safetensors(&std::fs::read(folder.join("graphs.safetensors")).unwrap())
 }
 
 /// Name of a feature of the graph in the interface.
@@ -135,7 +133,7 @@ fn cases(
 #[test]
 fn packages_compute_what_diffusers_computes() {
     let dir = tempfile::tempdir().unwrap();
-    let reference = reference();
+    let reference = reference("tiny");
     let mut list: Vec<EmitOptions> = Vec::new();
     for precision in [Precision::F32, Precision::F16] {
         let base = EmitOptions {
@@ -145,14 +143,14 @@ fn packages_compute_what_diffusers_computes() {
         for level in Level::ALL {
             for interface in [Interface::Plain, Interface::Apple] {
                 list.push(EmitOptions {
-                    min_ios: level.ios(),
+                    min_ios: Some(level.ios()),
                     interface,
                     ..base.clone()
                 });
             }
         }
         list.push(EmitOptions {
-            min_ios: 18,
+            min_ios: Some(18),
             attention: AttentionForm::Sdpa,
             ..base.clone()
         });
@@ -167,7 +165,7 @@ fn packages_compute_what_diffusers_computes() {
     }
     let mut cases_of_all = Vec::new();
     for precision in [Precision::F32, Precision::F16] {
-        let program = optimized(precision);
+        let program = optimized("tiny", precision);
         for (i, options) in list
             .iter()
             .enumerate()
@@ -177,22 +175,54 @@ fn packages_compute_what_diffusers_computes() {
             std::fs::create_dir(&folder).unwrap();
             let (_, emitted) = emit_program(program.clone(), options, &folder);
             assert_eq!(emitted.graphs.len(), GRAPHS.len());
+            let level = Level::of(options).unwrap();
             let EmitOptions {
-                min_ios,
                 interface,
                 attention,
                 batch,
                 ..
             } = options;
             let batch = batch.map_or("default".to_owned(), |b| b.to_string());
-            let what = format!("iOS {min_ios} {precision} {interface} {attention} batch {batch}");
+            let what = format!("{level} {precision} {interface} {attention} batch {batch}");
             cases_of_all.extend(cases(&what, &folder, &emitted, options, &reference));
         }
     }
-    let jobs: Vec<&Job> = cases_of_all.iter().map(|c| &c.job).collect();
+    println!("{}", figures(&cases_of_all));
+}
+
+/// SD 2.x (exact GELU, linear projections, heads per block), fewer layers, a plan of blocks.
+#[test]
+fn variants_compute_what_diffusers_computes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = Vec::new();
+    for checkpoint in ["variants/sd2", "variants/lean", "variants/blocks"] {
+        let reference = reference(checkpoint);
+        for precision in [Precision::F32, Precision::F16] {
+            let program = optimized(checkpoint, precision);
+            for interface in [Interface::Plain, Interface::Apple] {
+                let what = format!("{checkpoint} {precision} {interface}");
+                let folder = dir.path().join(what.replace('/', " "));
+                std::fs::create_dir(&folder).unwrap();
+                let options = EmitOptions {
+                    precision,
+                    interface,
+                    ..EmitOptions::default()
+                };
+                let (_, emitted) = emit_program(program.clone(), &options, &folder);
+                assert_eq!(emitted.graphs.len(), GRAPHS.len());
+                all.extend(cases(&what, &folder, &emitted, &options, &reference));
+            }
+        }
+    }
+    println!("{}", figures(&all));
+}
+
+/// Evaluates the packages, asserts that every output is as close to its reference as it must be, and gives the figures.
+fn figures(cases: &[Case]) -> String {
+    let jobs: Vec<&Job> = cases.iter().map(|c| &c.job).collect();
     let results = run(&jobs);
     let (mut lines, mut failed) = (Vec::new(), false);
-    for (case, outputs) in cases_of_all.iter().zip(results) {
+    for (case, outputs) in cases.iter().zip(results) {
         assert!(!case.expected.is_empty());
         for (name, expected) in &case.expected {
             let db = psnr(expected, &outputs[name]);
@@ -203,15 +233,16 @@ fn packages_compute_what_diffusers_computes() {
             ));
         }
     }
-    assert!(!failed, "{}", lines.join("\n"));
-    println!("{}", lines.join("\n"));
+    let figures = lines.join("\n");
+    assert!(!failed, "{figures}");
+    figures
 }
 
 /// Apple's UNet takes a timestep per sample. Each row of a batch must be what diffusers gives for that row alone at its
 /// timestep, also when the timesteps differ.
 #[test]
 fn every_row_of_a_batch_has_its_own_timestep() {
-    let reference = reference();
+    let reference = reference("tiny");
     let one = |name: &str| reference[&format!("unet.b1.{name}")].floats();
     let two = |name: &str| reference[&format!("unet.b2.{name}")].floats();
     assert_ne!(one("timestep"), two("timestep"));
@@ -228,7 +259,7 @@ fn every_row_of_a_batch_has_its_own_timestep() {
         ..EmitOptions::default()
     };
     let dir = tempfile::tempdir().unwrap();
-    emit_program(optimized(Precision::F32), &options, dir.path());
+    emit_program(optimized("tiny", Precision::F32), &options, dir.path());
     let timestep = Tensor::float(&[2], [one("timestep"), two("timestep")].concat());
     let inputs = [
         ("sample", rows("sample")),
@@ -259,7 +290,7 @@ fn features(emitted: &Emitted, graph: &str) -> Vec<String> {
 /// The features of the contract (sizes of the tiny pipeline), and, for `apple`, those of Apple's packages.
 #[test]
 fn features_are_those_of_the_interface() {
-    let program = optimized(Precision::F16);
+    let program = optimized("tiny", Precision::F16);
     let dir = tempfile::tempdir().unwrap();
     let emitted = |interface: Interface| {
         let folder = dir.path().join(interface.name());
@@ -307,7 +338,7 @@ fn features_are_those_of_the_interface() {
 
 #[test]
 fn the_artifact_is_complete_reported_and_the_same_every_time() {
-    let program = optimized(Precision::F16);
+    let program = optimized("tiny", Precision::F16);
     let options = EmitOptions::default();
     let dir = tempfile::tempdir().unwrap();
     let once = |name: &str| {
@@ -378,7 +409,7 @@ fn options_that_no_level_has_are_refused() {
         "option '--attention': sdpa needs --min-ios 18, not 17"
     );
     let old = EmitOptions {
-        min_ios: 15,
+        min_ios: Some(15),
         ..EmitOptions::default()
     };
     assert!(prepare(old).starts_with("option '--min-ios': iOS 15"));

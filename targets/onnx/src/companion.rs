@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use snapc_ir::PipelineSpec;
+use snapc_target::TargetError;
 
 /// Name of the pipeline index.
 pub(crate) const INDEX: &str = "model_index.json";
@@ -24,7 +25,10 @@ const OPTIONAL_COMPONENTS: [&str; 3] = ["feature_extractor", "image_encoder", "s
 
 /// The companion files by path in the artifact. Scheduler, tokenizer and configurations are the checkpoint's, byte by
 /// byte.
-pub(crate) fn files(pipeline: &PipelineSpec) -> BTreeMap<String, Vec<u8>> {
+///
+/// # Errors
+/// [`TargetError::Malformed`] when the checkpoint's index is absent or no JSON object.
+pub(crate) fn files(pipeline: &PipelineSpec) -> Result<BTreeMap<String, Vec<u8>>, TargetError> {
     let mut files = BTreeMap::new();
     for (path, bytes) in &pipeline.files {
         let folder = path.split('/').next().unwrap_or_default();
@@ -37,15 +41,21 @@ pub(crate) fn files(pipeline: &PipelineSpec) -> BTreeMap<String, Vec<u8>> {
             files.insert(format!("{graph}/config.json"), config.clone());
         }
     }
-    files.insert(INDEX.to_owned(), index(pipeline));
-    files
+    files.insert(INDEX.to_owned(), index(pipeline)?);
+    Ok(files)
 }
 
-/// The checkpoint's index without the components that are not in the artifact; a stock one when it has none.
-fn index(pipeline: &PipelineSpec) -> Vec<u8> {
-    let given = pipeline.files.get(INDEX);
-    let parsed = given.and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(bytes).ok());
-    let mut index = parsed.unwrap_or_else(|| stock_index(pipeline));
+/// The checkpoint's index without the components that are not in the artifact.
+fn index(pipeline: &PipelineSpec) -> Result<Vec<u8>, TargetError> {
+    let malformed = |reason: String| TargetError::Malformed {
+        path: INDEX.into(),
+        reason,
+    };
+    let given = pipeline.files.get(INDEX).ok_or_else(|| {
+        malformed("the checkpoint has none, and Optimum loads nothing without it".to_owned())
+    })?;
+    let mut index: Map<String, Value> = serde_json::from_slice(given)
+        .map_err(|e| malformed(format!("the checkpoint's is not a JSON object: {e}")))?;
     for component in OPTIONAL_COMPONENTS {
         if index.contains_key(component) {
             index.insert(component.to_owned(), json!([null, null]));
@@ -55,29 +65,5 @@ fn index(pipeline: &PipelineSpec) -> Vec<u8> {
         index.insert("requires_safety_checker".to_owned(), json!(false));
     }
     let text = serde_json::to_string_pretty(&index).expect("a map of JSON values is JSON");
-    (text + "\n").into_bytes()
-}
-
-/// The index of a checkpoint that came as a single file.
-fn stock_index(pipeline: &PipelineSpec) -> Map<String, Value> {
-    let scheduler = pipeline
-        .files
-        .get("scheduler/scheduler_config.json")
-        .and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok())
-        .and_then(|config| config["_class_name"].as_str().map(str::to_owned));
-    let entries = [
-        ("_class_name", json!("StableDiffusionPipeline")),
-        (
-            "scheduler",
-            json!(["diffusers", scheduler.as_deref().unwrap_or("DDIMScheduler")]),
-        ),
-        ("text_encoder", json!(["transformers", "CLIPTextModel"])),
-        ("tokenizer", json!(["transformers", "CLIPTokenizer"])),
-        ("unet", json!(["diffusers", "UNet2DConditionModel"])),
-        ("vae", json!(["diffusers", "AutoencoderKL"])),
-    ];
-    entries
-        .map(|(key, value)| (key.to_owned(), value))
-        .into_iter()
-        .collect()
+    Ok((text + "\n").into_bytes())
 }

@@ -33,6 +33,7 @@ pub(crate) fn emit(
     dir: &Path,
     progress: &dyn Progress,
 ) -> Result<Emitted, TargetError> {
+    let companions = companion::files(program.pipeline())?;
     let lowered = program
         .graphs()
         .iter()
@@ -51,7 +52,7 @@ pub(crate) fn emit(
             .extend(write_graph(graph, lowered, layout, dir, progress)?);
         emitted.graphs.push(describe(graph));
     }
-    for (path, bytes) in companion::files(program.pipeline()) {
+    for (path, bytes) in companions {
         emitted.files.push(write_file(dir, &path, &bytes)?);
     }
     emitted.files.sort();

@@ -6,7 +6,7 @@ use snapc_ir::verify::verify;
 use snapc_ir::{Graph, Program};
 use snapc_target::{
     AttentionForm, Capabilities, EmitOptions, Emitted, Finding, Interface, Progress, Target,
-    TargetError, VerifiedProgram, bind_batch, legalize,
+    TargetError, VerifiedProgram, legalize,
 };
 
 use crate::{companion, emit, lower};
@@ -32,12 +32,18 @@ impl Target for OnnxTarget {
         }
     }
 
-    /// Binds the batch when the options ask for a fixed one.
-    fn prepare(&self, mut program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
+    /// Refuses the options that ONNX has no form for.
+    fn prepare(&self, program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
         if options.interface != Interface::Plain {
             return Err(TargetError::Option {
                 option: "--interface",
                 reason: format!("'{}' is for Core ML; choose plain", options.interface),
+            });
+        }
+        if let Some(version) = options.min_ios {
+            return Err(TargetError::Option {
+                option: "--min-ios",
+                reason: format!("{version} is for Core ML; an ONNX model does not depend on it"),
             });
         }
         if options.attention == AttentionForm::Sdpa {
@@ -45,11 +51,6 @@ impl Target for OnnxTarget {
                 option: "--attention",
                 reason: "opset 17 has no attention operator; choose auto or decomposed".to_owned(),
             });
-        }
-        if let Some(batch) = options.batch {
-            for graph in &mut program.graphs {
-                *graph = bind_batch(graph, batch)?;
-            }
         }
         Ok(program)
     }
@@ -77,7 +78,7 @@ impl Target for OnnxTarget {
                 weights.map(|w| w.tensor.byte_len() as u64).sum()
             })
         });
-        let companions = companion::files(&program.pipeline);
+        let companions = companion::files(&program.pipeline).unwrap_or_default();
         graphs.sum::<u64>() + companions.values().map(|b| b.len() as u64).sum::<u64>()
     }
 

@@ -188,6 +188,30 @@ fn options_of_other_targets_are_refused() {
     );
 }
 
+/// Optimum loads by the index, so none is made up for a checkpoint whose own cannot be used.
+#[test]
+fn a_checkpoint_without_a_usable_index_is_refused() {
+    for (index, reason) in [
+        (None, "the checkpoint has none"),
+        (Some("{\"unet\": "), "the checkpoint's is not a JSON object"),
+        (Some("[]"), "the checkpoint's is not a JSON object"),
+    ] {
+        let mut program = miniature::program();
+        program.pipeline.files.remove("model_index.json");
+        if let Some(text) = index {
+            let entry = ("model_index.json".to_owned(), text.into());
+            program.pipeline.files.extend([entry]);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let error = support::try_emit(program, dir.path())
+            .unwrap_err()
+            .to_string();
+        let start = format!("'model_index.json' is malformed: {reason}");
+        assert!(error.starts_with(&start), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
+
 #[test]
 fn a_sound_artifact_has_no_findings() {
     let dir = tempfile::tempdir().unwrap();
@@ -336,6 +360,13 @@ fn damaged_files_are_found() {
     );
     let remove = |dir: &Path| fs::remove_file(dir.join("unet/config.json")).unwrap();
     assert_eq!(findings(remove), at("file", "unet/config.json"));
+    let grow = |dir: &Path| {
+        let model = fs::OpenOptions::new()
+            .write(true)
+            .open(dir.join("unet/model.onnx"));
+        model.unwrap().set_len((1 << 28) + 1).unwrap();
+    };
+    assert_eq!(findings(grow), at("file", "unet/model.onnx"));
     let cut = |dir: &Path| {
         let data = fs::OpenOptions::new()
             .write(true)

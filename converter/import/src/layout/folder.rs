@@ -49,12 +49,12 @@ pub(crate) fn open_folder(
     let vae = VaeConfig::read(&name, &map)?;
     let name = "scheduler/scheduler_config.json";
     let mut map = folder.json(name, "download the whole pipeline folder", &mut files)?;
-    let scheduler = read_scheduler(name, &map, options.prediction_type)?;
+    let mut notes = Vec::new();
+    let scheduler = read_scheduler(name, &map, options.prediction_type, &mut notes)?;
     if let Some(kind) = options.prediction_type {
         map.insert("prediction_type".to_owned(), kind.name().into());
         files.insert(name.to_owned(), super::single_file_config::to_json(&map));
     }
-    let mut notes = Vec::new();
     folder.tokenizer(&index, &mut files, &mut notes)?;
     let mut weights = |component| component_weights(&folder, component, &mut notes);
     Ok(StoredPipeline {

@@ -99,7 +99,7 @@ pub(crate) fn open_single_file(
     let text_encoder = TextEncoderConfig::read(&text_map.0, &text_map.1)?;
     let unet = UnetConfig::read(&unet_map.0, &unet_map.1)?;
     let vae = VaeConfig::read(&vae_map.0, &vae_map.1)?;
-    let scheduler = read_scheduler(&scheduler_map.0, &scheduler_map.1, None)?;
+    let scheduler = read_scheduler(&scheduler_map.0, &scheduler_map.1, None, &mut notes)?;
 
     let scheduler_class = scheduler_map.1.get("_class_name").and_then(Value::as_str);
     let pad = if release == Release::Sd2 {
@@ -274,10 +274,26 @@ impl WeightLookup for SingleFileWeights {
 /// report shows its shape.
 fn third_of_rows(tensor: LazyTensor, third: usize) -> LazyTensor {
     match tensor.shape().first() {
-        Some(&rows) if rows % 3 == 0 => {
+        // Without rows the other sides may be of any size, even beyond memory.
+        Some(&rows) if rows > 0 && rows % 3 == 0 => {
             let step = rows / 3;
             tensor.slice(0, third * step, (third + 1) * step)
         }
         _ => tensor,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use snapc_ir::DType;
+
+    use super::*;
+
+    #[test]
+    fn a_stack_without_rows_is_left_as_it_is() {
+        // A header may say so: the product of the sides is 0, whatever the others are.
+        let shape = [0, usize::MAX, 2];
+        let tensor = LazyTensor::from_buffer(Arc::new(Vec::new()), 0..0, DType::F16, &shape);
+        assert_eq!(third_of_rows(tensor, 1).shape(), shape);
     }
 }

@@ -46,6 +46,17 @@ mod tests {
     }
 
     #[test]
+    fn integers_keep_all_their_digits() {
+        let text = "graph \"g\" {\n  %0 = constant \"c\" : i64[2] = [9007199254740993,-1]\n  output \"c\" = %0\n}\n";
+        assert_eq!(print(&parse(text).unwrap()), text);
+        let fraction = parse(&text.replace("-1", "1.5")).unwrap_err();
+        assert_eq!(
+            fraction.to_string(),
+            "line 2: expected a whole number, found 1.5"
+        );
+    }
+
+    #[test]
     fn comments_and_blank_lines_are_skipped() {
         let text = EXAMPLE.replace("  %4", "\n  ; a comment\n  %4");
         assert_eq!(print(&parse(&text).unwrap()), EXAMPLE);

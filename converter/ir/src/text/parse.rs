@@ -316,25 +316,31 @@ impl Parser {
             return Ok(LazyTensor::absent(ty.dtype, &shape));
         }
         self.sign('[')?;
-        let data = self.list(|p| match p.next() {
-            Token::Int(n) => Ok(n as f64),
-            Token::Float(x) => Ok(f64::from(x)),
-            other => Err(expected("a number", &other)),
-        })?;
         let elements = shape.iter().product();
-        if data.len() != elements {
-            let (expected, found) = (elements, data.len());
-            return Err(Problem::Length {
-                ty,
-                expected,
+        let check_length = |found: usize| {
+            if found == elements {
+                return Ok(());
+            }
+            Err(Problem::Length {
+                ty: ty.clone(),
+                expected: elements,
                 found,
-            });
-        }
+            })
+        };
         if ty.dtype.is_float() {
-            let data: Vec<f32> = data.iter().map(|&x| x as f32).collect();
+            let data = self.list(|p| match p.next() {
+                Token::Int(n) => Ok(n as f32),
+                Token::Float(x) => Ok(x),
+                other => Err(expected("a number", &other)),
+            })?;
+            check_length(data.len())?;
             return Ok(LazyTensor::from_f32(&shape, &data).cast(ty.dtype));
         }
-        let data: Vec<i64> = data.iter().map(|&x| x as i64).collect();
+        let data = self.list(|p| match p.next() {
+            Token::Int(n) => Ok(n),
+            other => Err(expected("a whole number", &other)),
+        })?;
+        check_length(data.len())?;
         let tensor = LazyTensor::from_i64(&shape, &data).cast(ty.dtype);
         match tensor.bytes() {
             Ok(_) => Ok(tensor),

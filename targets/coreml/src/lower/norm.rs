@@ -1,7 +1,8 @@
 //! Normalizations.
 
-use snapc_ir::Node;
+use half::f16;
 use snapc_ir::ops::{GroupNorm, LayerNorm};
+use snapc_ir::{DType, Node};
 use snapc_target::TargetError;
 
 use super::Lowering;
@@ -15,6 +16,7 @@ impl Lowering<'_> {
         op: &LayerNorm,
         result: &Mil,
     ) -> Result<Mil, TargetError> {
+        self.check_epsilon(node, result.dtype, op.epsilon)?;
         let operands = self.operands(node)?;
         let (x, scale, bias) = (&operands[0], &operands[1], &operands[2]);
         let axes = [x.shape.len() - 1];
@@ -35,6 +37,7 @@ impl Lowering<'_> {
         op: &GroupNorm,
         result: &Mil,
     ) -> Result<Mil, TargetError> {
+        self.check_epsilon(node, result.dtype, op.epsilon)?;
         let x = self.operand(node, 0)?;
         let [n, c, h, w] = x.shape[..] else {
             return Err(self.refuse(node, "the operand must have 4 dimensions"));
@@ -48,6 +51,15 @@ impl Lowering<'_> {
         let name = self.inner_name(node, "channels");
         let channels = self.reshape_to(&normalized, &result.shape, name);
         Ok(self.affine(node, &channels, &scale, &bias, &result.shape))
+    }
+
+    /// Refuses an epsilon that f16 rounds to zero: constant operands would be divided by zero.
+    fn check_epsilon(&self, node: &Node, dtype: DType, epsilon: f32) -> Result<(), TargetError> {
+        if dtype == DType::F16 && epsilon > 0.0 && f16::from_f32(epsilon) == f16::ZERO {
+            let reason = format!("epsilon {epsilon:e} is zero in f16; choose --precision f32");
+            return Err(self.refuse(node, reason));
+        }
+        Ok(())
     }
 
     /// A vector operand as `[1, C, 1, 1]`.

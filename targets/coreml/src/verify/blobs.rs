@@ -8,7 +8,7 @@ use std::path::Path;
 use snapc_target::Finding;
 
 use super::function::Type;
-use super::{Report, rules};
+use super::{Report, cannot_be_read, regular_file_len, rules};
 use crate::blob::{ALIGNMENT, FILE_NAME, SENTINEL, VERSION};
 use crate::package::{DATA, WEIGHT_FILE, WEIGHTS};
 use crate::proto::DataType;
@@ -33,15 +33,21 @@ pub(super) fn check(root: &Path, name: &str, references: &[Reference]) -> Vec<Fi
     if references.is_empty() && !path.exists() {
         return Vec::new();
     }
-    if let Err(error) = check_file(&path, references, &mut report) {
-        report.add(rules::BLOB_FILE, "", format!("cannot be read: {error}"));
+    let checked = regular_file_len(&path)
+        .and_then(|len| check_file(&path, len, references, &mut report).map_err(cannot_be_read));
+    if let Err(problem) = checked {
+        report.add(rules::BLOB_FILE, "", problem);
     }
     report.findings
 }
 
-fn check_file(path: &Path, references: &[Reference], report: &mut Report) -> io::Result<()> {
+fn check_file(
+    path: &Path,
+    len: u64,
+    references: &[Reference],
+    report: &mut Report,
+) -> io::Result<()> {
     let mut file = File::open(path)?;
-    let len = file.metadata()?.len();
     let header: [u8; 8] = read_at(&mut file, 0)?;
     let (count, version) = (u32_at(&header, 0), u32_at(&header, 4));
     if version != VERSION {

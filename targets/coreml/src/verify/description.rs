@@ -97,6 +97,9 @@ fn check_feature(
     if !is_identifier(name) || RESERVED.contains(&name) {
         report.add(rules::IDENTIFIER, place, "the name is no identifier");
     }
+    if feature.ty.as_ref().is_some_and(|t| t.is_optional) {
+        report.add(rules::FEATURE, place, "it is optional");
+    }
     let Some(array) = feature.ty.as_ref().and_then(|t| t.multi_array.as_ref()) else {
         report.add(rules::FEATURE, place, "it is no multi-array");
         return None;

@@ -1,6 +1,5 @@
 //! Rules about `Manifest.json`.
 
-use std::fs;
 use std::path::{Component, Path};
 
 use serde_json::Value;
@@ -23,14 +22,7 @@ pub(super) fn check(root: &Path, name: &str) -> Vec<Finding> {
 }
 
 fn read(root: &Path) -> Result<Value, String> {
-    let path = root.join(MANIFEST);
-    let len = fs::metadata(&path)
-        .map_err(|e| format!("cannot be read: {e}"))?
-        .len();
-    if len > MAX_BYTES {
-        return Err(format!("{len} bytes are too many for a manifest"));
-    }
-    let bytes = fs::read(&path).map_err(|e| format!("cannot be read: {e}"))?;
+    let bytes = super::read(&root.join(MANIFEST), MAX_BYTES)?;
     serde_json::from_slice(&bytes).map_err(|e| format!("is no JSON: {e}"))
 }
 

@@ -16,6 +16,7 @@ mod shape;
 mod tests;
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use prost::Message;
@@ -92,24 +93,34 @@ fn package(dir: &Path, name: &str) -> Vec<Finding> {
     findings
 }
 
+/// The bytes of a regular file of at most `max` bytes. Links, pipes and devices, which may lead elsewhere or never end,
+/// are refused.
+fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+    let len = regular_file_len(path)?;
+    if len > max {
+        return Err(format!("{len} bytes are too many; {max} at most"));
+    }
+    fs::read(path).map_err(cannot_be_read)
+}
+
+/// The size of a file that is a regular one.
+fn regular_file_len(path: &Path) -> Result<u64, String> {
+    let metadata = fs::symlink_metadata(path).map_err(cannot_be_read)?;
+    match metadata.is_file() {
+        true => Ok(metadata.len()),
+        false => Err("is no regular file".to_owned()),
+    }
+}
+
+fn cannot_be_read(error: io::Error) -> String {
+    format!("cannot be read: {error}")
+}
+
 fn decode(root: &Path, report: &mut Report) -> Option<Model> {
-    let path = root.join(DATA).join(MODEL);
-    let len = fs::metadata(&path).map(|m| m.len());
-    let bytes = match len {
-        Ok(len) if len > MAX_MODEL_BYTES => {
-            report.add(
-                rules::DECODE,
-                "",
-                format!("{len} bytes are too many for a model file"),
-            );
-            return None;
-        }
-        _ => fs::read(&path),
-    };
-    let model = match bytes {
+    let model = match read(&root.join(DATA).join(MODEL), MAX_MODEL_BYTES) {
         Ok(bytes) => Model::decode(bytes.as_slice()),
-        Err(error) => {
-            report.add(rules::DECODE, "", format!("cannot be read: {error}"));
+        Err(problem) => {
+            report.add(rules::DECODE, "", problem);
             return None;
         }
     };

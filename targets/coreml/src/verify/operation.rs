@@ -159,6 +159,10 @@ impl<'a> Call<'a> {
         let problem = match parameter.kind {
             Kind::Tensor(dtypes) | Kind::Tuple(dtypes) => wrong_dtype(ty, dtypes),
             Kind::Constant(dtypes) => wrong_dtype(ty, dtypes).or(not_constant(known)),
+            Kind::ConstantBefore17(dtypes) if self.level < Level::Ios17 => {
+                wrong_dtype(ty, dtypes).or(not_constant(known))
+            }
+            Kind::ConstantBefore17(dtypes) => wrong_dtype(ty, dtypes),
             Kind::Scalar(dtypes) => wrong_dtype(ty, dtypes)
                 .or(not_constant(known))
                 .or((rank != 0).then(|| "is no scalar".to_owned())),

@@ -365,6 +365,10 @@ const MODEL_SEEDS: &[ModelSeed] = &[
         array(&mut m.description.as_mut().unwrap().input[1]).data_type =
             ArrayDataType::Double as i32;
     }),
+    (FEATURE, Level::Ios17, |m| {
+        let feature = &mut m.description.as_mut().unwrap().input[1];
+        feature.ty.as_mut().unwrap().is_optional = true;
+    }),
     (OPERATION, Level::Ios17, |m| {
         operation(m, "softmax").kind = "soft_max".to_owned()
     }),
@@ -389,6 +393,7 @@ const MODEL_SEEDS: &[ModelSeed] = &[
             .inputs
             .insert("axis".to_owned(), vector);
     }),
+    (KIND, Level::Ios16, |m| computed_bias(m)),
     (KIND, Level::Ios17, |m| {
         let number = operation(m, "conv").inputs["groups"].clone();
         operation(m, "concat")
@@ -484,8 +489,25 @@ fn array(feature: &mut FeatureDescription) -> &mut ArrayFeatureType {
     feature.ty.as_mut().unwrap().multi_array.as_mut().unwrap()
 }
 
+/// Gives the convolution a bias that an operation computes.
+fn computed_bias(model: &mut Model) {
+    let constant = bound(&operation(model, "conv").inputs["bias"]);
+    let mut copy = named("identity", "computed", tensor_type(DataType::Float16, &[8]));
+    copy.inputs.insert("x".to_owned(), by_name(&constant));
+    let inputs = &mut operation(model, "conv").inputs;
+    inputs.insert("bias".to_owned(), by_name("computed"));
+    let operations = &mut block(model).operations;
+    let at = operations.iter().position(|o| o.kind == "conv").unwrap();
+    operations.insert(at, copy);
+}
+
 const MODEL: &str = "model.mlmodel";
 const WEIGHTS: &str = "weights/weight.bin";
+
+fn replace_by_link(file: &Path) {
+    fs::remove_file(file).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", file).unwrap();
+}
 
 /// A change to the files of a package.
 type FileSeed = (&'static str, fn(&Path));
@@ -528,6 +550,14 @@ const FILE_SEEDS: &[FileSeed] = &[
     (DECODE, |p| {
         edit_bytes(p, MODEL, |b| b.truncate(b.len() / 2))
     }),
+    // A file that never ends.
+    (MANIFEST, |p| replace_by_link(&p.join("Manifest.json"))),
+    (DECODE, |p| {
+        replace_by_link(&p.join("Data/com.apple.CoreML").join(MODEL))
+    }),
+    (BLOB_FILE, |p| {
+        replace_by_link(&p.join("Data/com.apple.CoreML").join(WEIGHTS))
+    }),
     (BLOB_FILE, |p| edit_bytes(p, WEIGHTS, |b| b[4] = 1)),
     (BLOB_FILE, |p| edit_bytes(p, WEIGHTS, |b| b[0] += 1)),
     (BLOB_FILE, |p| edit_bytes(p, WEIGHTS, |b| b.truncate(4))),
@@ -551,6 +581,11 @@ fn a_valid_package_has_no_findings() {
     for level in Level::ALL {
         assert_eq!(findings(level, |_| {}, |_| {}), []);
     }
+}
+
+#[test]
+fn a_computed_bias_is_allowed_from_ios_17_on() {
+    assert_eq!(findings(Level::Ios17, computed_bias, |_| {}), []);
 }
 
 #[test]

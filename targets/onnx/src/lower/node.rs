@@ -178,19 +178,17 @@ fn gather_nd_indices(cx: &mut Lowering<'_>, node: &Node, indices: String) -> Str
     cx.push(&node.name, "Unsqueeze", vec![wide, last], Vec::new(), &ty)
 }
 
-/// `InstanceNormalization` over `[N, groups, rest]`, then scale and bias per channel. `GroupNormalization` means scale
-/// and bias per group before opset 21, so it would not be the same function.
+/// `InstanceNormalization` over `[N, G, C/G * H, W]`, then scale and bias per channel. `GroupNormalization` means scale
+/// and bias per group before opset 21, so it would not be the same function. Rows and columns stay apart because ONNX
+/// Runtime's Core ML provider refuses dimensions beyond 16384.
 fn group_norm(cx: &mut Lowering<'_>, node: &Node, op: &GroupNorm) {
     let x = cx.value(node.operands[0]);
     let ty = cx.graph.ty(node.operands[0]).clone();
-    let dims = ty.shape.dims();
-    let per_item: usize = dims[1..].iter().filter_map(|d| d.fixed()).product();
-    let grouped = Shape(vec![
-        dims[0],
-        Dim::Fixed(op.groups),
-        Dim::Fixed(per_item / op.groups),
-    ]);
-    let grouped = TensorType::new(ty.dtype, grouped);
+    let (batch, columns) = (ty.shape.dims()[0], ty.shape.dims()[3]);
+    let sizes = ty.shape.bind(1);
+    let rows = sizes[1] / op.groups * sizes[2];
+    let grouped = vec![batch, Dim::Fixed(op.groups), Dim::Fixed(rows), columns];
+    let grouped = TensorType::new(ty.dtype, Shape(grouped));
 
     let target = cx.reshape_target(&ty.shape, &grouped.shape);
     let x = cx.push(&node.name, "Reshape", vec![x, target], Vec::new(), &grouped);

@@ -2,7 +2,7 @@
 //!
 //! | Rule | What it asks |
 //! |---|---|
-//! | `file` | models, configurations and the pipeline index are regular files; a model is smaller than 2 GiB |
+//! | `file` | models, configurations and the pipeline index are regular files of at most 256 MiB |
 //! | `decode` | a model is a protobuf message with a graph; the index is a JSON object |
 //! | `version` | IR version 8, operator set 17 of the ONNX domain and no other |
 //! | `name` | nodes, values and initializers have non-empty names, each given once |
@@ -32,8 +32,8 @@ use crate::companion::INDEX;
 use crate::emit::MODEL_FILE;
 use crate::proto::ModelProto;
 
-/// Protobuf implementations refuse messages of this size.
-const MODEL_LIMIT: u64 = 1 << 31;
+/// Larger models and configurations are refused unread; weights are not in them.
+const MAX_BYTES: u64 = 1 << 28;
 
 /// The findings about one file.
 struct Report<'a> {
@@ -103,12 +103,9 @@ fn read(dir: &Path, report: &mut Report<'_>) -> Result<Option<Vec<u8>>, TargetEr
         report.add("file", "", "it is not a regular file");
         return Ok(None);
     }
-    if metadata.len() >= MODEL_LIMIT {
-        report.add(
-            "file",
-            "",
-            format!("{} bytes; protobuf ends at 2 GiB", metadata.len()),
-        );
+    if metadata.len() > MAX_BYTES {
+        let message = format!("{} bytes are too many; {MAX_BYTES} at most", metadata.len());
+        report.add("file", "", message);
         return Ok(None);
     }
     fs::read(&path).map(Some).map_err(TargetError::io(&path))

@@ -16,14 +16,14 @@ use snapc_ir::{
     TimestepSpacing,
 };
 use snapc_onnx::OnnxTarget;
-use snapc_target::{EmitOptions, Emitted, Silent, Target, VerifiedProgram, legalize};
+use snapc_target::{EmitOptions, Emitted, Silent, Target, TargetError, VerifiedProgram, legalize};
 
 /// The root of the workspace.
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// A pipeline without files around the graphs.
+/// A pipeline whose only file is an empty index.
 pub fn pipeline() -> PipelineSpec {
     PipelineSpec {
         scheduler: SchedulerSpec {
@@ -44,12 +44,17 @@ pub fn pipeline() -> PipelineSpec {
             scaling_factor: 0.18215,
         },
         tokens: 77,
-        files: BTreeMap::new(),
+        files: BTreeMap::from([("model_index.json".to_owned(), b"{}".to_vec())]),
     }
 }
 
 /// Prepares, legalizes, verifies and emits.
 pub fn emit(program: Program, dir: &Path) -> Emitted {
+    try_emit(program, dir).expect("emits")
+}
+
+/// The same for a program that may not be emitted.
+pub fn try_emit(program: Program, dir: &Path) -> Result<Emitted, TargetError> {
     let options = EmitOptions::default();
     let mut program = OnnxTarget.prepare(program, &options).expect("prepares");
     let caps = OnnxTarget.capabilities(&options);
@@ -57,9 +62,7 @@ pub fn emit(program: Program, dir: &Path) -> Emitted {
         *graph = legalize(graph, &caps).expect("legalizes");
     }
     let verified = VerifiedProgram::new(&program).expect("verifies");
-    OnnxTarget
-        .emit(&verified, &options, dir, &Silent)
-        .expect("emits")
+    OnnxTarget.emit(&verified, &options, dir, &Silent)
 }
 
 /// Emits graphs without a pipeline around them.

@@ -44,26 +44,27 @@ impl Settings {
                 Failure::usage("no target is given").help(format!("--target takes one of {known}"))
             );
         };
+        let target = targets::find(target)?;
         let defaults = EmitOptions::default();
         let emit = EmitOptions {
             precision: flags.precision.unwrap_or(defaults.precision),
             interface: flags.interface.unwrap_or(defaults.interface),
-            min_ios: flags.min_ios.unwrap_or(defaults.min_ios),
+            min_ios: flags.min_ios.or(target.default_min_ios()),
             attention: flags.attention.unwrap_or(defaults.attention),
             steps: flags.steps.unwrap_or(defaults.steps),
             guidance: flags.guidance.unwrap_or(defaults.guidance),
             batch: defaults.batch,
         };
         // A settings file is not read by clap, whose ranges hold for flags only.
-        if !(16..=18).contains(&emit.min_ios) {
-            let message = format!("min-ios {} is not supported", emit.min_ios);
+        if let Some(version) = emit.min_ios.filter(|v| !(16..=18).contains(v)) {
+            let message = format!("min-ios {version} is not supported");
             return Err(Failure::usage(message).help("choose 16, 17 or 18"));
         }
         if !emit.guidance.is_finite() {
             return Err(Failure::usage("the guidance scale is not a finite number"));
         }
         let settings = Settings {
-            target: targets::find(target)?,
+            target,
             emit,
             passes: flags.passes.clone(),
             checkpoint: flags.checkpoint(),
