@@ -1,14 +1,17 @@
 //! Lazy constant tensors: where the bytes are and what is still to be done to them.
 
+mod cast;
+mod movement;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 
+use self::cast::{cast_bytes, pods};
+use self::movement::{permute_bytes, slice_bytes};
 use crate::types::DType;
 
 /// Shared bytes that a weight points into: a mapped file or an owned buffer.
@@ -388,143 +391,6 @@ impl fmt::Debug for LazyTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{:?} {:?}", self.dtype, self.shape, self.transforms)
     }
-}
-
-/// The bytes as elements; copied only when they are not aligned.
-fn pods<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
-    match bytemuck::try_cast_slice(bytes) {
-        Ok(s) => Cow::Borrowed(s),
-        Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
-    }
-}
-
-fn to_bytes<T: Pod>(v: &[T]) -> Vec<u8> {
-    bytemuck::cast_slice(v).to_vec()
-}
-
-fn cast_bytes(bytes: &[u8], from: DType, to: DType, first: usize) -> Result<Vec<u8>, WeightError> {
-    if from == to {
-        return Ok(bytes.to_vec());
-    }
-    if !from.is_float() || !to.is_float() {
-        return cast_integers(bytes, from, to);
-    }
-    let wide: Cow<'_, [f32]> = match from {
-        DType::F16 => Cow::Owned(pods::<f16>(bytes).to_f32_vec()),
-        DType::BF16 => Cow::Owned(pods::<bf16>(bytes).to_f32_vec()),
-        _ => pods(bytes),
-    };
-    match to {
-        DType::F32 => Ok(to_bytes(&wide)),
-        DType::F16 => {
-            let mut narrow = vec![f16::ZERO; wide.len()];
-            narrow.convert_from_f32_slice(&wide);
-            check_overflow(&wide, |i| narrow[i].is_finite(), to, first)?;
-            Ok(to_bytes(&narrow))
-        }
-        _ => {
-            let mut narrow = vec![bf16::ZERO; wide.len()];
-            narrow.convert_from_f32_slice(&wide);
-            check_overflow(&wide, |i| narrow[i].is_finite(), to, first)?;
-            Ok(to_bytes(&narrow))
-        }
-    }
-}
-
-fn check_overflow(
-    wide: &[f32],
-    finite: impl Fn(usize) -> bool,
-    dtype: DType,
-    first: usize,
-) -> Result<(), WeightError> {
-    match (0..wide.len()).find(|&i| !finite(i) && wide[i].is_finite()) {
-        None => Ok(()),
-        Some(i) => Err(WeightError::Overflow {
-            value: wide[i],
-            index: first + i,
-            dtype,
-        }),
-    }
-}
-
-fn cast_integers(bytes: &[u8], from: DType, to: DType) -> Result<Vec<u8>, WeightError> {
-    let ints: Vec<i64> = match from {
-        DType::I64 => pods::<i64>(bytes).into_owned(),
-        DType::I32 => pods::<i32>(bytes).iter().map(|&x| i64::from(x)).collect(),
-        DType::Bool => bytes.iter().map(|&x| i64::from(x != 0)).collect(),
-        _ => return Err(WeightError::Conversion { from, to }),
-    };
-    match to {
-        DType::I64 => Ok(to_bytes(&ints)),
-        DType::F32 => Ok(to_bytes(
-            &ints.iter().map(|&x| x as f32).collect::<Vec<_>>(),
-        )),
-        DType::I32 => ints
-            .iter()
-            .map(|&x| i32::try_from(x).map_err(|_| WeightError::Conversion { from, to }))
-            .collect::<Result<Vec<_>, _>>()
-            .map(|v| to_bytes(&v)),
-        _ => Err(WeightError::Conversion { from, to }),
-    }
-}
-
-/// Side of the square blocks in which a transpose reads and writes, so that both stay in cache.
-const TILE: usize = 32;
-
-fn permute_bytes(bytes: &[u8], size: usize, shape: &[usize], perm: &[usize]) -> Vec<u8> {
-    let mut out = vec![0u8; bytes.len()];
-    if perm == [1, 0] {
-        let (rows, cols) = (shape[0], shape[1]);
-        for r0 in (0..rows).step_by(TILE) {
-            for c0 in (0..cols).step_by(TILE) {
-                for c in c0..(c0 + TILE).min(cols) {
-                    for r in r0..(r0 + TILE).min(rows) {
-                        let (from, to) = ((r * cols + c) * size, (c * rows + r) * size);
-                        out[to..to + size].copy_from_slice(&bytes[from..from + size]);
-                    }
-                }
-            }
-        }
-        return out;
-    }
-    let mut strides = vec![size; shape.len()];
-    for i in (0..shape.len().saturating_sub(1)).rev() {
-        strides[i] = strides[i + 1] * shape[i + 1];
-    }
-    let dims: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
-    let steps: Vec<usize> = perm.iter().map(|&p| strides[p]).collect();
-    let mut index = vec![0usize; dims.len()];
-    let mut from = 0;
-    for to in out.chunks_exact_mut(size) {
-        to.copy_from_slice(&bytes[from..from + size]);
-        for d in (0..dims.len()).rev() {
-            index[d] += 1;
-            from += steps[d];
-            if index[d] < dims[d] {
-                break;
-            }
-            from -= steps[d] * dims[d];
-            index[d] = 0;
-        }
-    }
-    out
-}
-
-fn slice_bytes(
-    bytes: &[u8],
-    size: usize,
-    shape: &[usize],
-    axis: usize,
-    range: Range<usize>,
-) -> Vec<u8> {
-    let inner = shape[axis + 1..].iter().product::<usize>() * size;
-    let outer: usize = shape[..axis].iter().product();
-    let mut out = Vec::with_capacity(outer * range.len() * inner);
-    for o in 0..outer {
-        let base = o * shape[axis] * inner;
-        out.extend_from_slice(&bytes[base + range.start * inner..base + range.end * inner]);
-    }
-    out
 }
 
 #[cfg(test)]
