@@ -18,6 +18,14 @@ pub enum ImportError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A configuration or tokenizer file is not one by its kind or size.
+    #[error("{}: {reason}; put a configuration or tokenizer file in its place", path.display())]
+    UnsuitableFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The path is neither of the two layouts.
     #[error(
         "{}: {reason}; expected a diffusers folder with model_index.json or one original .safetensors checkpoint",

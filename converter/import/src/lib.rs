@@ -30,6 +30,7 @@ mod mmap;
 pub mod networks;
 mod report;
 mod scan;
+mod small_file;
 mod tokenizer;
 mod weight_file;
 

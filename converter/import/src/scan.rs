@@ -30,61 +30,112 @@ pub(crate) enum Scan {
 pub(crate) fn scan(tensor: &LazyTensor) -> Result<Scan, WeightError> {
     let bytes = tensor.bytes()?;
     Ok(match tensor.dtype() {
-        DType::F16 => judge(&bytes, 2, half_bits, 0x7c00, widen_f16),
-        DType::BF16 => judge(&bytes, 2, half_bits, 0x7f80, |b| f32::from_bits(b << 16)),
-        _ => judge(&bytes, 4, single_bits, 0x7f80_0000, f32::from_bits),
+        DType::F16 => judge::<F16>(&bytes),
+        DType::BF16 => judge::<BF16>(&bytes),
+        _ => judge::<F32>(&bytes),
     })
 }
 
-fn half_bits(b: &[u8]) -> u32 {
-    u32::from(u16::from_le_bytes([b[0], b[1]]) & 0x7fff)
+/// An IEEE float as it is stored, little-endian.
+trait Element {
+    /// The element's bytes.
+    type Stored;
+    /// The unsigned integer of the element's size.
+    type Bits: Copy + Default + Ord + Send;
+
+    /// The bits of infinity: all of the exponent.
+    const INFINITY: Self::Bits;
+
+    /// The elements in a tensor's bytes: arrays of fixed size, without which the search for the largest is not
+    /// compiled to vector instructions.
+    fn elements(bytes: &[u8]) -> &[Self::Stored];
+
+    /// The bits of an element but its sign.
+    fn magnitude(element: &Self::Stored) -> Self::Bits;
+
+    /// The value of the magnitude bits of a finite element.
+    fn widen(bits: Self::Bits) -> f32;
 }
 
-fn single_bits(b: &[u8]) -> u32 {
-    u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7fff_ffff
-}
+struct F16;
 
-/// The value of the magnitude bits of a finite f16.
-fn widen_f16(bits: u32) -> f32 {
-    let (exponent, mantissa) = (bits >> 10, bits & 0x3ff);
-    if exponent == 0 {
-        return mantissa as f32 / (1 << 24) as f32;
+impl Element for F16 {
+    type Stored = [u8; 2];
+    type Bits = u16;
+    const INFINITY: u16 = 0x7c00;
+
+    fn elements(bytes: &[u8]) -> &[Self::Stored] {
+        bytes.as_chunks().0
     }
-    f32::from_bits(((exponent + 112) << 23) | (mantissa << 13))
+
+    fn magnitude(element: &[u8; 2]) -> u16 {
+        u16::from_le_bytes(*element) & 0x7fff
+    }
+
+    fn widen(bits: u16) -> f32 {
+        let (exponent, mantissa) = (u32::from(bits >> 10), u32::from(bits & 0x3ff));
+        if exponent == 0 {
+            return mantissa as f32 / (1 << 24) as f32;
+        }
+        f32::from_bits(((exponent + 112) << 23) | (mantissa << 13))
+    }
 }
 
-fn judge(
-    bytes: &[u8],
-    size: usize,
-    magnitude: fn(&[u8]) -> u32,
-    infinity: u32,
-    widen: fn(u32) -> f32,
-) -> Scan {
-    let largest = |piece: &[u8]| match size {
-        2 => u32::from(largest_half(piece)),
-        _ => largest_single(piece),
-    };
-    let max = bytes.par_chunks(PIECE).map(largest).max().unwrap_or(0);
-    if max < infinity {
-        return Scan::Finite(widen(max));
+struct BF16;
+
+impl Element for BF16 {
+    type Stored = [u8; 2];
+    type Bits = u16;
+    const INFINITY: u16 = 0x7f80;
+
+    fn elements(bytes: &[u8]) -> &[Self::Stored] {
+        bytes.as_chunks().0
     }
-    let bad = |e: &[u8]| magnitude(e) >= infinity;
-    let elements = bytes.chunks_exact(size);
+
+    fn magnitude(element: &[u8; 2]) -> u16 {
+        F16::magnitude(element)
+    }
+
+    fn widen(bits: u16) -> f32 {
+        f32::from_bits(u32::from(bits) << 16)
+    }
+}
+
+struct F32;
+
+impl Element for F32 {
+    type Stored = [u8; 4];
+    type Bits = u32;
+    const INFINITY: u32 = 0x7f80_0000;
+
+    fn elements(bytes: &[u8]) -> &[Self::Stored] {
+        bytes.as_chunks().0
+    }
+
+    fn magnitude(element: &[u8; 4]) -> u32 {
+        u32::from_le_bytes(*element) & 0x7fff_ffff
+    }
+
+    fn widen(bits: u32) -> f32 {
+        f32::from_bits(bits)
+    }
+}
+
+fn judge<E: Element>(bytes: &[u8]) -> Scan {
+    let largest = bytes.par_chunks(PIECE).map(|piece| {
+        let magnitudes = E::elements(piece).iter().map(E::magnitude);
+        magnitudes.fold(E::Bits::default(), Ord::max)
+    });
+    let max = largest.max().unwrap_or_default();
+    if max < E::INFINITY {
+        return Scan::Finite(E::widen(max));
+    }
+    let bad = |e: &E::Stored| E::magnitude(e) >= E::INFINITY;
+    let mut elements = E::elements(bytes).iter();
     Scan::NonFinite {
         count: elements.clone().filter(|e| bad(e)).count(),
-        first: elements.clone().position(bad).unwrap_or(0),
+        first: elements.position(bad).unwrap_or(0),
     }
-}
-
-fn largest_half(piece: &[u8]) -> u16 {
-    let halves = piece
-        .chunks_exact(2)
-        .map(|b| u16::from_le_bytes([b[0], b[1]]) & 0x7fff);
-    halves.fold(0, u16::max)
-}
-
-fn largest_single(piece: &[u8]) -> u32 {
-    piece.chunks_exact(4).map(single_bits).fold(0, u32::max)
 }
 
 #[cfg(test)]
@@ -104,7 +155,7 @@ mod tests {
             );
         }
         for bits in [0u16, 1, 0x3ff, 0x400, 0x3c00, 0x7bff] {
-            assert_eq!(widen_f16(u32::from(bits)), f16::from_bits(bits).to_f32());
+            assert_eq!(F16::widen(bits), f16::from_bits(bits).to_f32());
         }
     }
 

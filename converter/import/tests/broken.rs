@@ -123,6 +123,16 @@ fn broken_json() {
 }
 
 #[test]
+fn folders_in_the_place_of_small_files() {
+    for file in ["vae/config.json", "tokenizer/merges.txt"] {
+        let tiny = CheckpointCopy::of("tiny");
+        fs::remove_file(tiny.file(file)).unwrap();
+        fs::create_dir(tiny.file(file)).unwrap();
+        assert_error(&tiny, &[file, "not a regular file"]);
+    }
+}
+
+#[test]
 fn configurations_that_are_not_supported() {
     for (file, key, value) in [
         ("unet/config.json", "class_embed_type", json!("timestep")),
@@ -301,7 +311,31 @@ fn wrong_shards() {
     assert_error(&sd2, &[SHARDS, "'weight_map'"]);
     let sd2 = CheckpointCopy::of("variants/sd2");
     sd2.set(SHARDS, "weight_map", json!({}));
-    assert_error(&sd2, &["unet: unet: conv_in.bias: missing"]);
+    assert_error(&sd2, &[SHARDS, "'weight_map' is {}; supported: an object"]);
+    let sd2 = CheckpointCopy::of("variants/sd2");
+    sd2.edit_bytes(SHARDS, |bytes| *bytes = b"{}".to_vec());
+    assert_error(
+        &sd2,
+        &[SHARDS, "'weight_map' is absent; supported: an object"],
+    );
+}
+
+#[test]
+fn a_missing_weight_is_reported_in_the_shard_that_the_index_names() {
+    let sd2 = CheckpointCopy::of("variants/sd2");
+    let index: serde_json::Value =
+        serde_json::from_slice(&fs::read(sd2.file(SHARDS)).unwrap()).unwrap();
+    let map = index["weight_map"].as_object().unwrap();
+    let last = map.values().max_by_key(|shard| shard.as_str()).unwrap();
+    let (key, shard) = map.iter().find(|(_, shard)| *shard == last).unwrap();
+    let shard = format!("unet/{}", shard.as_str().unwrap());
+    sd2.edit_weights(&shard, |w| {
+        w.remove(key).unwrap();
+    });
+    assert_error(
+        &sd2,
+        &["1 missing", &format!("unet: {shard}: {key}: missing")],
+    );
 }
 
 #[test]
@@ -362,7 +396,7 @@ fn wrong_weights_of_a_single_file() {
     let sd2 = CheckpointCopy::of("variants/ldm_sd2.safetensors");
     sd2.edit_weights("", |w| {
         let stray = w["betas"].clone();
-        w.insert("embedding_manager.x".to_owned(), stray);
+        w.insert("control_model.x".to_owned(), stray);
         w.remove("first_stage_model.decoder.mid.attn_1.q.weight");
         let stacked = w.get_mut("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_bias");
         let (_, shape, data) = stacked.unwrap();
@@ -382,7 +416,7 @@ fn wrong_weights_of_a_single_file() {
         .to_string();
     for part in [
         "1 missing, 1 extra, 1 misshapen",
-        "-: ldm_sd2.safetensors: embedding_manager.x: not used",
+        "-: ldm_sd2.safetensors: control_model.x: not used",
         "first_stage_model.decoder.mid.attn_1.q.weight: missing",
         "resblocks.0.attn.in_proj_bias: shape [47], expected [16]",
     ] {

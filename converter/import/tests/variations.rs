@@ -6,6 +6,7 @@ mod checkpoint_copy;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use checkpoint_copy::CheckpointCopy;
 use serde_json::json;
@@ -25,6 +26,17 @@ fn content(program: &Program) -> (Vec<String>, Vec<Vec<f32>>) {
         program.graphs.iter().map(text::print).collect(),
         floats.collect(),
     )
+}
+
+/// A single file of SD 1.x in toy size, and the options that name its configuration.
+fn sd1_with_config() -> (CheckpointCopy, ImportOptions) {
+    let config =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/variants/ldm_sd1.config.json");
+    let options = ImportOptions {
+        config: Some(config),
+        ..ImportOptions::default()
+    };
+    (CheckpointCopy::of("variants/ldm_sd1.safetensors"), options)
 }
 
 #[test]
@@ -54,6 +66,65 @@ fn older_keys_of_the_vae_attention_and_of_the_text_tower() {
         *w = renamed.map(|(key, tensor)| (inner(key), tensor)).collect();
     });
     assert_eq!(content(&lean.import().unwrap()), expected);
+}
+
+#[test]
+fn single_files_without_the_module_around_the_text_tower() {
+    let (sd1, options) = sd1_with_config();
+    let import = || content(&open(&sd1.path, &options).unwrap().import().unwrap());
+    let expected = import();
+    let tower = "cond_stage_model.transformer.";
+    sd1.edit_weights("", |w| {
+        let outer = format!("{tower}text_model.");
+        let renamed = std::mem::take(w).into_iter();
+        let inner = |key: String| match key.strip_prefix(&outer) {
+            Some(rest) => format!("{tower}{rest}"),
+            None => key,
+        };
+        *w = renamed.map(|(key, tensor)| (inner(key), tensor)).collect();
+        assert!(w.contains_key(&format!("{tower}final_layer_norm.bias")));
+    });
+    assert_eq!(import(), expected);
+}
+
+#[test]
+fn leftovers_in_single_files_are_passed_over() {
+    let (sd1, options) = sd1_with_config();
+    let import = || content(&open(&sd1.path, &options).unwrap().import().unwrap());
+    let expected = import();
+    sd1.edit_weights("", |w| {
+        let any = w["betas"].clone();
+        for key in [
+            "cond_stage_model.text_projection",
+            "cond_stage_model.logit_scale",
+            "cond_stage_model.transformer.text_projection.weight",
+            "cond_stage_model.transformer.embeddings.position_ids",
+            "text_encoder.embeddings.position_ids",
+            "embedding_manager.initial_embeddings.x",
+        ] {
+            w.insert(key.to_owned(), any.clone());
+        }
+    });
+    assert_eq!(import(), expected);
+}
+
+#[test]
+fn the_sample_size_that_early_diffusers_wrote_is_raised_with_a_note() {
+    let tiny = CheckpointCopy::of("tiny");
+    let unet = "unet/config.json";
+    tiny.set(unet, "sample_size", json!(32));
+    tiny.set(unet, "_diffusers_version", json!("0.6.0"));
+    let checkpoint = open(&tiny.path, &ImportOptions::default()).unwrap();
+    let notes = checkpoint.notes().concat();
+    assert!(
+        notes.contains("unet/config.json: diffusers 0.6.0 wrote"),
+        "{notes}"
+    );
+    assert_eq!(checkpoint.unet_config().sample_size, Some((64, 64)));
+    let pipeline = checkpoint.import().unwrap().pipeline;
+    assert_eq!((pipeline.latent.height, pipeline.latent.width), (64, 64));
+    let config: serde_json::Value = serde_json::from_slice(&pipeline.files[unet]).unwrap();
+    assert_eq!(config["sample_size"], 64);
 }
 
 #[test]

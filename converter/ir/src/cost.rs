@@ -1,4 +1,5 @@
-//! Cost model: parameters, multiply-adds, bytes, peak activation memory, all for batch 1.
+//! Cost model: parameters, multiply-adds, bytes, peak activation memory, all for batch 1. What exceeds a `u64` counts
+//! as its largest value.
 
 use std::collections::BTreeMap;
 
@@ -44,11 +45,11 @@ fn add_node(graph: &Graph, node: &Node, cost: &mut Cost) {
     let result = graph.ty(node.result);
     let macs = node.op.macs(&types, result);
     cost.nodes += 1;
-    cost.macs += macs;
+    cost.macs = cost.macs.saturating_add(macs);
     if is_attention(graph, node) {
-        cost.attention_macs += macs;
+        cost.attention_macs = cost.attention_macs.saturating_add(macs);
     }
-    cost.activation_bytes += bytes(result);
+    cost.activation_bytes = cost.activation_bytes.saturating_add(bytes(result));
 }
 
 fn add_weight(graph: &Graph, value: ValueId, seen: &mut [bool], cost: &mut Cost) {
@@ -56,9 +57,11 @@ fn add_weight(graph: &Graph, value: ValueId, seen: &mut [bool], cost: &mut Cost)
         return;
     };
     if !std::mem::replace(&mut seen[value.index()], true) {
-        cost.weight_bytes += weight.tensor.byte_len() as u64;
+        let bytes = weight.tensor.byte_len() as u64;
+        cost.weight_bytes = cost.weight_bytes.saturating_add(bytes);
         if weight.is_parameter {
-            cost.parameters += weight.tensor.elements() as u64;
+            let elements = weight.tensor.elements() as u64;
+            cost.parameters = cost.parameters.saturating_add(elements);
         }
     }
 }
@@ -103,20 +106,21 @@ fn peak(graph: &Graph) -> u64 {
 fn live_bytes(graph: &Graph) -> Vec<u64> {
     let is_weight = |v: ValueId| matches!(graph.value(v).def, ValueDef::Weight(_));
     let mut uses = graph.use_counts();
-    let inputs = graph.inputs().iter().map(|i| bytes(graph.ty(i.value)));
-    let mut live: u64 = inputs.sum();
+    // Wider than the sizes, so that what is subtracted later has been counted in full.
+    let bytes = |v: ValueId| u128::from(bytes(graph.ty(v)));
+    let mut live: u128 = graph.inputs().iter().map(|i| bytes(i.value)).sum();
     let mut all = Vec::with_capacity(graph.nodes().len());
     for node in graph.nodes() {
-        live += bytes(graph.ty(node.result));
-        all.push(live);
+        live += bytes(node.result);
+        all.push(u64::try_from(live).unwrap_or(u64::MAX));
         for &v in &node.operands {
             uses[v.index()] -= 1;
             if uses[v.index()] == 0 && !is_weight(v) {
-                live -= bytes(graph.ty(v));
+                live -= bytes(v);
             }
         }
         if uses[node.result.index()] == 0 {
-            live -= bytes(graph.ty(node.result));
+            live -= bytes(node.result);
         }
     }
     all
@@ -160,5 +164,29 @@ mod tests {
         assert_eq!(blocks["block.0"].parameters, 20);
         assert_eq!(blocks["block.1"].parameters, 0);
         assert_eq!(blocks["block.1"].macs, 105);
+    }
+
+    #[test]
+    fn sums_beyond_a_u64_stay_at_its_largest_value() {
+        let mut g = Graph::new("g");
+        let ty = |sides: &[usize]| TensorType::new(DType::F32, Shape::batched(sides));
+        let huge = g.input("huge", ty(&[1 << 61]));
+        let (a, b) = (ty(&[1 << 20, 1 << 21]), ty(&[1 << 21, 1 << 20]));
+        let (a, b) = (g.input("a", a), g.input("b", b));
+        let small = g.input("small", ty(&[4]));
+        let once = g.add(Silu {}, &[huge], "once").unwrap();
+        g.add(Silu {}, &[once], "twice").unwrap();
+        // 2^61 multiply-adds each
+        for _ in 0..8 {
+            g.add(MatMul {}, &[a, b], "product").unwrap();
+        }
+        let last = g.add(Silu {}, &[small], "last").unwrap();
+        g.output("y", last);
+        let cost = graph_cost(&g);
+        assert_eq!(cost.activation_bytes, u64::MAX);
+        assert_eq!(cost.peak_activation_bytes, u64::MAX);
+        assert_eq!((cost.macs, cost.attention_macs), (u64::MAX, u64::MAX));
+        // Only the small values are left, whatever went before.
+        assert_eq!(block_costs(&g, 1)["last"].peak_activation_bytes, 32);
     }
 }

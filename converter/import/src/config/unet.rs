@@ -39,6 +39,12 @@ const DOWN: (&str, &str) = ("CrossAttnDownBlock2D", "DownBlock2D");
 const UP: (&str, &str) = ("CrossAttnUpBlock2D", "UpBlock2D");
 const MID: &str = "UNetMidBlock2DCrossAttn";
 
+/// Latent side of every pipeline that diffusers saved before [`FIRST_RELIABLE_SAMPLE_SIZE`].
+const EARLY_SAMPLE_SIZE: i64 = 64;
+
+/// The first minor version of diffusers that writes the latent side the network was trained on.
+const FIRST_RELIABLE_SAMPLE_SIZE: (u64, u64) = (0, 9);
+
 /// Stages that a config may have.
 const MAX_STAGES: usize = 8;
 
@@ -88,6 +94,23 @@ enum SampleSize {
 }
 
 impl UnetConfig {
+    /// Raises a `sample_size` below 64 to 64 when a diffusers version before 0.9 has written it, as diffusers'
+    /// `StableDiffusionPipeline.__init__` does: the first Stable Diffusion folders say 32. Gives a note for the user
+    /// when it did; `file` names the config there.
+    pub(crate) fn correct_sample_size(file: &str, map: &mut Map<String, Value>) -> Option<String> {
+        let version = map.get("_diffusers_version")?.as_str()?;
+        let size = map.get("sample_size")?.as_i64()?;
+        if size >= EARLY_SAMPLE_SIZE || minor_version(version)? >= FIRST_RELIABLE_SAMPLE_SIZE {
+            return None;
+        }
+        let note = format!(
+            "{file}: diffusers {version} wrote 'sample_size' {size} for networks trained on {EARLY_SAMPLE_SIZE}; \
+             taking {EARLY_SAMPLE_SIZE} as diffusers does"
+        );
+        map.insert("sample_size".to_owned(), EARLY_SAMPLE_SIZE.into());
+        Some(note)
+    }
+
     /// Reads the text of a config file; `file` names it in errors.
     ///
     /// # Errors
@@ -200,6 +223,19 @@ fn sample_size(r: &ConfigReader<'_>) -> Result<Option<(usize, usize)>, ImportErr
     }))
 }
 
+/// The first two numbers of a Python version; what follows them (`.dev0`, `rc1`) does not change the minor version.
+fn minor_version(version: &str) -> Option<(u64, u64)> {
+    let number = |part: &str| {
+        let end = part.find(|c: char| !c.is_ascii_digit());
+        part[..end.unwrap_or(part.len())].parse().ok()
+    };
+    let mut parts = version.split('.');
+    Some((
+        number(parts.next()?)?,
+        parts.next().map_or(Some(0), number)?,
+    ))
+}
+
 /// The embedding divides by `dim / 2 - freq_shift`.
 fn freq_shift(r: &ConfigReader<'_>) -> Result<f32, ImportError> {
     let shift: f32 = r.get("freq_shift", 0.0, "0 or 1")?;
@@ -226,6 +262,8 @@ fn time_embedding_dim(r: &ConfigReader<'_>, first: usize) -> Result<usize, Impor
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(json: &str) -> Result<UnetConfig, ImportError> {
@@ -288,6 +326,31 @@ mod tests {
                 "{message}"
             );
             assert!(message.contains("; supported: "), "{message}");
+        }
+    }
+
+    #[test]
+    fn sample_sizes_of_early_diffusers_are_those_of_its_pipeline() {
+        // `pipeline.unet.config.sample_size` in diffusers 0.37.1, from folders with these two keys.
+        for (version, size, expected) in [
+            (json!("0.8.1.dev0"), json!(32), json!(64)),
+            (json!("0.6.0"), json!(32), json!(64)),
+            (json!("0.8"), json!(63), json!(64)),
+            (json!("0.9.0.dev0"), json!(32), json!(32)),
+            (json!("0.9.0rc1"), json!(32), json!(32)),
+            (json!("0.10.2"), json!(32), json!(32)),
+            (json!("0.6.0"), json!(96), json!(96)),
+            (json!("0.6.0"), json!(64), json!(64)),
+            (json!("0.6.0"), json!([32, 32]), json!([32, 32])),
+            (json!("0.6.0"), json!(null), json!(null)),
+            (json!(null), json!(32), json!(32)),
+        ] {
+            let mut map = Map::new();
+            map.insert("sample_size".to_owned(), size.clone());
+            map.insert("_diffusers_version".to_owned(), version.clone());
+            let note = UnetConfig::correct_sample_size("unet/config.json", &mut map);
+            assert_eq!(map["sample_size"], expected, "{version} {size}");
+            assert_eq!(note.is_some(), size != expected, "{version} {size}");
         }
     }
 

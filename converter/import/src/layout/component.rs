@@ -125,6 +125,7 @@ pub(super) fn component_weights(
         component,
         files: vec![file],
         keys,
+        missing: BTreeMap::new(),
     })
 }
 
@@ -136,9 +137,13 @@ fn shards(
 ) -> Result<FolderWeights, ImportError> {
     let bytes = folder.read(index)?.unwrap_or_default();
     let map = parse_object(index, &bytes)?;
-    let expected = "an object from keys to shard files";
+    let reader = ConfigReader::new(index, &map);
+    let expected = "an object from keys to shard files, not empty";
     let weight_map: BTreeMap<String, String> =
-        ConfigReader::new(index, &map).get("weight_map", BTreeMap::new(), expected)?;
+        reader.get("weight_map", BTreeMap::new(), expected)?;
+    if weight_map.is_empty() {
+        return Err(reader.unsupported("weight_map", expected));
+    }
     let shards: BTreeSet<&String> = weight_map.values().collect();
     let shards: Vec<&String> = shards.into_iter().collect();
     let mut files = Vec::new();
@@ -168,10 +173,17 @@ fn shards(
             }
         }
     }
+    let mut missing = BTreeMap::new();
+    for (key, name) in &weight_map {
+        if let (false, Ok(i)) = (keys.contains_key(key), shards.binary_search(&name)) {
+            missing.insert(key.clone(), i);
+        }
+    }
     Ok(FolderWeights {
         component,
         files,
         keys,
+        missing,
     })
 }
 
@@ -183,10 +195,12 @@ fn is_plain_file_name(name: &str) -> bool {
 /// The weights in a component's folder.
 pub(super) struct FolderWeights {
     component: Component,
-    /// In order of their names; never empty when there are keys.
+    /// In order of their names; never empty.
     files: Vec<WeightFile>,
     /// Key → index of its file.
     keys: BTreeMap<String, usize>,
+    /// Keys that the index of the shards names but no shard has → index of the file that should.
+    missing: BTreeMap<String, usize>,
 }
 
 impl WeightLookup for FolderWeights {
@@ -199,7 +213,8 @@ impl WeightLookup for FolderWeights {
             Some(other) if !self.keys.contains_key(key) => other,
             _ => key.to_owned(),
         };
-        let file = self.keys.get(&key).map(|&i| &self.files[i]);
+        let index = self.keys.get(&key).or_else(|| self.missing.get(&key));
+        let file = index.map(|&i| &self.files[i]);
         let content = match file.and_then(|f| f.tensor(&key)) {
             None => WeightContent::Missing,
             Some(Err(dtype)) => WeightContent::Unsupported(dtype),

@@ -1,7 +1,6 @@
 //! The diffusers layout: `model_index.json` and one folder per component.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,11 +8,13 @@ use serde_json::{Map, Value};
 
 use super::StoredPipeline;
 use super::component::{Component, component_weights};
+use super::single_file_config::to_json;
 use crate::ImportOptions;
 use crate::config::{
     ConfigReader, TextEncoderConfig, UnetConfig, VaeConfig, parse_object, read_scheduler,
 };
 use crate::error::ImportError;
+use crate::small_file::read_small_file;
 
 /// Tokenizer files that a CLIP tokenizer cannot do without.
 const TOKENIZER: [&str; 2] = ["vocab.json", "merges.txt"];
@@ -43,17 +44,21 @@ pub(crate) fn open_folder(
     };
     let (name, map) = config(Component::TextEncoder)?;
     let text_encoder = TextEncoderConfig::read(&name, &map)?;
-    let (unet_config_name, map) = config(Component::Unet)?;
-    let unet = UnetConfig::read(&unet_config_name, &map)?;
+    let (unet_config_name, mut unet_map) = config(Component::Unet)?;
     let (name, map) = config(Component::Vae)?;
     let vae = VaeConfig::read(&name, &map)?;
+    let mut notes = Vec::new();
+    if let Some(note) = UnetConfig::correct_sample_size(&unet_config_name, &mut unet_map) {
+        notes.push(note);
+        files.insert(unet_config_name.clone(), to_json(&unet_map));
+    }
+    let unet = UnetConfig::read(&unet_config_name, &unet_map)?;
     let name = "scheduler/scheduler_config.json";
     let mut map = folder.json(name, "download the whole pipeline folder", &mut files)?;
-    let mut notes = Vec::new();
     let scheduler = read_scheduler(name, &map, options.prediction_type, &mut notes)?;
     if let Some(kind) = options.prediction_type {
         map.insert("prediction_type".to_owned(), kind.name().into());
-        files.insert(name.to_owned(), super::single_file_config::to_json(&map));
+        files.insert(name.to_owned(), to_json(&map));
     }
     folder.tokenizer(&index, &mut files, &mut notes)?;
     let mut weights = |component| component_weights(&folder, component, &mut notes);
@@ -115,13 +120,12 @@ impl Folder<'_> {
     /// The bytes of a file, when there is one.
     ///
     /// # Errors
-    /// When there is one that cannot be read.
+    /// When there is one that cannot be read, is not a regular file or is too large.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, ImportError> {
-        let path = self.at(name);
-        match fs::read(&path) {
+        match read_small_file(&self.at(name)) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(ImportError::Io { path, source }),
+            Err(ImportError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -206,6 +206,11 @@ pub(super) fn clip_key(key: &str) -> LdmKey {
     format!("{CLIP}{key}").into()
 }
 
+/// The LDM key of a text encoder key in SD 1.x files that lack the module around the text tower.
+pub(super) fn clip_tower_key(key: &str) -> Option<LdmKey> {
+    Some(clip_key(key.strip_prefix("text_model.")?))
+}
+
 /// The LDM key of a text encoder key in SD 2.x.
 pub(super) fn open_clip_key(key: &str) -> LdmKey {
     let path = key.strip_prefix("text_model.").unwrap_or(key);

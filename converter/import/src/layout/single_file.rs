@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use snapc_ir::{LazyTensor, PredictionType};
 
 use super::naming::{
-    CLIP, LdmKey, ModuleNames, OPEN_CLIP, UNET, VAE, clip_key, open_clip_key, unet_modules,
-    vae_modules,
+    CLIP, LdmKey, ModuleNames, OPEN_CLIP, UNET, VAE, clip_key, clip_tower_key, open_clip_key,
+    unet_modules, vae_modules,
 };
 use super::single_file_config::{PipelineConfig, SD1, SD2, model_index, to_json};
 use super::{StoredPipeline, convolution_as_linear, is_vae_encoder_key};
@@ -29,7 +29,14 @@ const CONTEXT_KEY: &str =
 const SD2_EPSILON_SAMPLE_SIZE: usize = 64;
 
 /// Keys outside of the networks that training leaves behind.
-const TRAINING_STATE: [&str; 3] = ["model_ema.", "cond_stage_model.logit_scale", "loss."];
+const TRAINING_STATE: [&str; 3] = ["model_ema.", "embedding_manager.", "loss."];
+/// Parts of CLIP that its text tower does not use, where re-saved files have them.
+const CLIP_HEAD: [&str; 2] = [
+    "cond_stage_model.text_projection",
+    "cond_stage_model.logit_scale",
+];
+/// Last part of a key that numbers the positions, a constant that older versions of transformers saved.
+const POSITION_IDS: &str = ".position_ids";
 const TRAINING_TABLES: [&str; 6] = ["alphas", "betas", "log_one", "posterior_", "sqrt_", "lvlb_"];
 const TRAINING_COUNTERS: [&str; 4] = ["global_step", "epoch", "scale_factor", "logvar"];
 
@@ -175,6 +182,8 @@ fn strays(file: &WeightFile) -> Vec<WeightIssue> {
             .any(|p| key.starts_with(p))
             || TRAINING_STATE.iter().any(|p| key.starts_with(p))
             || TRAINING_COUNTERS.contains(&key)
+            || CLIP_HEAD.contains(&key)
+            || key.ends_with(POSITION_IDS)
             || !key.contains('.') && TRAINING_TABLES.iter().any(|p| key.starts_with(p))
     };
     let strays = file.keys().filter(|k| !known(k));
@@ -216,10 +225,21 @@ impl Names {
         }
     }
 
+    /// The key under which other files store the same weight.
+    fn other_ldm_key(&self, key: &str) -> Option<LdmKey> {
+        match self {
+            Names::Clip => clip_tower_key(key),
+            Names::OpenClip { .. } | Names::Unet(_) | Names::Vae(_) => None,
+        }
+    }
+
     /// Whether a key below the prefix is known not to be needed.
     fn is_harmless(&self, key: &str) -> bool {
         match self {
-            Names::Clip => key.ends_with("embeddings.position_ids"),
+            Names::Clip => {
+                key.ends_with(POSITION_IDS)
+                    || ["text_projection.weight", "logit_scale"].contains(&key)
+            }
             Names::OpenClip { layers } => {
                 ["text_projection", "logit_scale", "attn_mask"].contains(&key)
                     || key.starts_with(&format!("transformer.resblocks.{layers}."))
@@ -238,7 +258,13 @@ struct SingleFileWeights {
 
 impl WeightLookup for SingleFileWeights {
     fn find(&self, key: &str, shape: &[usize]) -> StoredWeight {
-        let LdmKey { key, third } = self.names.ldm_key(key);
+        let has = |found: &LdmKey| self.file.shape(&found.key).is_some();
+        let usual = self.names.ldm_key(key);
+        let other = self.names.other_ldm_key(key).filter(has);
+        let LdmKey { key, third } = match other {
+            Some(other) if !has(&usual) => other,
+            _ => usual,
+        };
         let content = match self.file.tensor(&key) {
             None => WeightContent::Missing,
             Some(Err(dtype)) => WeightContent::Unsupported(dtype),

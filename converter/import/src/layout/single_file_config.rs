@@ -1,13 +1,13 @@
 //! The configuration of a single-file checkpoint: the file has none, so it is that of the release it looks like, or one
 //! that the user gives.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use crate::config::parse_object;
 use crate::error::ImportError;
+use crate::small_file::read_small_file;
 
 /// Configs of Stable Diffusion 1.5.
 pub(super) const SD1: &str = include_str!("../../data/sd1.json");
@@ -49,11 +49,7 @@ impl PipelineConfig {
             return Ok(PipelineConfig { stock, given: None });
         };
         let name = path.display().to_string();
-        let bytes = fs::read(path).map_err(|source| ImportError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        let map = parse_object(&name, &bytes)?;
+        let map = parse_object(&name, &read_small_file(path)?)?;
         let known = ["unet", "vae", "text_encoder", "scheduler"];
         if let Some(key) = map.keys().find(|k| !known.contains(&k.as_str())) {
             return Err(ImportError::Config {

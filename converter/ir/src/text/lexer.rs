@@ -1,5 +1,7 @@
 //! Words of the text form.
 
+use std::str::Chars;
+
 use super::parse::{ParseError, Problem};
 
 /// A word or sign.
@@ -82,21 +84,38 @@ fn token(rest: &str) -> Result<(Token, &str), Problem> {
     }
 }
 
-/// A quoted string with the escapes that Rust's `{:?}` writes for names.
+/// A quoted string with the escapes that Rust's `{:?}` writes.
 fn text(rest: &str) -> Result<(Token, &str), Problem> {
     let mut value = String::new();
-    let mut chars = rest.char_indices().skip(1);
-    while let Some((i, c)) = chars.next() {
+    let mut chars = rest.chars();
+    chars.next();
+    while let Some(c) = chars.next() {
         match c {
-            '"' => return Ok((Token::Text(value), &rest[i + 1..])),
-            '\\' => match chars.next() {
-                Some((_, 'n')) => value.push('\n'),
-                Some((_, 't')) => value.push('\t'),
-                Some((_, c @ ('"' | '\\' | '\''))) => value.push(c),
-                _ => return Err(Problem::Escape),
-            },
+            '"' => return Ok((Token::Text(value), chars.as_str())),
+            '\\' => value.push(escape(&mut chars).ok_or(Problem::Escape)?),
             c => value.push(c),
         }
     }
     Err(Problem::OpenText)
+}
+
+/// The character that the escape behind a backslash stands for; `None` when there is no such escape.
+fn escape(chars: &mut Chars<'_>) -> Option<char> {
+    Some(match chars.next()? {
+        '0' => '\0',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        c @ ('"' | '\\' | '\'') => c,
+        'u' => {
+            let (digits, after) = chars.as_str().strip_prefix('{')?.split_once('}')?;
+            *chars = after.chars();
+            // The parser of numbers takes a sign as well.
+            if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
+                return None;
+            }
+            char::from_u32(u32::from_str_radix(digits, 16).ok()?)?
+        }
+        _ => return None,
+    })
 }

@@ -26,6 +26,7 @@ pub const INLINE_ELEMENTS: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{DType, Graph, Shape, TensorType};
 
     const EXAMPLE: &str = r#"graph "g" {
   %0 = input "x" : f32[N,4,8,8]
@@ -54,6 +55,36 @@ mod tests {
             fraction.to_string(),
             "line 2: expected a whole number, found 1.5"
         );
+    }
+
+    #[test]
+    fn names_of_any_characters_round_trip() {
+        // Quotes, controls, a combining accent, a direction mark, an unassigned code point, and the last of all.
+        let name = "a\"b'c\\d\n\r\t\0\u{7f}\u{301}\u{200f}\u{378}\u{10ffff}é; {%1}";
+        let mut graph = Graph::new(name);
+        let ty = TensorType::new(DType::F32, Shape::batched(&[4]));
+        let x = graph.input(name, ty);
+        graph.output("y", x);
+        let text = print(&graph);
+        let back = parse(&text).unwrap();
+        assert_eq!((back.name(), &*back.inputs()[0].name), (name, name));
+        assert_eq!(print(&back), text);
+    }
+
+    #[test]
+    fn escapes_that_rust_does_not_write_are_refused() {
+        for escape in [
+            "\\x41",
+            "\\u41",
+            "\\u{}",
+            "\\u{+41}",
+            "\\u{d800}",
+            "\\u{110000}",
+            "\\u{41",
+        ] {
+            let message = error("\"g\"", &format!("\"{escape}\""));
+            assert!(message.starts_with("line 1: "), "{escape}: {message}");
+        }
     }
 
     #[test]
