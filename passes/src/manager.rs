@@ -152,7 +152,7 @@ mod tests {
             train_steps: 1000,
             beta_start: 0.1,
             beta_end: 0.2,
-            beta_schedule: "linear".to_owned(),
+            beta_schedule: snapc_ir::BetaSchedule::Linear,
             prediction_type: PredictionType::Epsilon,
             timestep_spacing: TimestepSpacing::Leading,
             steps_offset: 0,

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use snapc_import::{ImportOptions, open};
-use snapc_ir::{Graph, PredictionType, Program, Tensor, TimestepSpacing, eval, text, verify};
+use snapc_ir::{
+    BetaSchedule, Graph, PredictionType, Program, Tensor, TimestepSpacing, eval, text, verify,
+};
 
 /// PSNR that every graph must reach against diffusers in f32.
 const MIN_PSNR: f64 = 100.0;
@@ -118,7 +120,7 @@ fn tiny_gives_the_numbers_of_diffusers() {
         (16, 8)
     );
     assert_eq!(pipeline.latent.scaling_factor, 0.18215);
-    assert_eq!(pipeline.scheduler.beta_schedule, "scaled_linear");
+    assert_eq!(pipeline.scheduler.beta_schedule, BetaSchedule::ScaledLinear);
     assert_eq!(pipeline.scheduler.steps_offset, 1);
     let vocabulary = fs::read(fixtures().join("tiny/tokenizer/vocab.json")).unwrap();
     assert_eq!(pipeline.files["tokenizer/vocab.json"], vocabulary);

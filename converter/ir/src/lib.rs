@@ -27,7 +27,7 @@ pub use graph::{
 };
 pub use ops::{Op, Operator};
 pub use program::{
-    LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec, TimestepSpacing,
+    BetaSchedule, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec, TimestepSpacing,
 };
 pub use tensor::Tensor;
 pub use types::{DType, Dim, Shape, TensorType, UnknownDType};

@@ -23,6 +23,25 @@ impl PredictionType {
     }
 }
 
+/// How beta grows over the training steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BetaSchedule {
+    /// Linearly.
+    Linear,
+    /// Its square root linearly (Stable Diffusion).
+    ScaledLinear,
+}
+
+impl BetaSchedule {
+    /// The name in diffusers' scheduler configs.
+    pub fn name(self) -> &'static str {
+        match self {
+            BetaSchedule::Linear => "linear",
+            BetaSchedule::ScaledLinear => "scaled_linear",
+        }
+    }
+}
+
 /// Where in the training schedule the inference steps lie (diffusers `timestep_spacing`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimestepSpacing {
@@ -51,8 +70,8 @@ pub struct SchedulerSpec {
     pub beta_start: f64,
     /// Last beta.
     pub beta_end: f64,
-    /// Form of the beta schedule: `scaled_linear` or `linear`.
-    pub beta_schedule: String,
+    /// How beta grows between the two.
+    pub beta_schedule: BetaSchedule,
     /// What the UNet predicts.
     pub prediction_type: PredictionType,
     /// Where the inference steps lie.

@@ -12,6 +12,7 @@ use crate::process::run;
 /// `SNAPC`; exit code 0 means that the check holds.
 const FULL_CHECKS: &[&str] = &[
     "tests/python/full/references.py",
+    "tests/python/full/tokenizer_corpus.py",
     "tests/python/full/optimum_pipeline.py",
     "tests/python/full/full_size.py",
 ];

@@ -1,7 +1,7 @@
 //! `scheduler/scheduler_config.json`. The numbers are read whatever the class: the pipeline runs DDIM.
 
 use serde_json::{Map, Value};
-use snapc_ir::{PredictionType, SchedulerSpec, TimestepSpacing};
+use snapc_ir::{BetaSchedule, PredictionType, SchedulerSpec, TimestepSpacing};
 
 use super::reader::{Allowed, ConfigReader};
 use crate::error::ImportError;
@@ -67,7 +67,11 @@ pub(crate) fn read_scheduler(
         train_steps,
         beta_start: beta("beta_start", 0.0001)?,
         beta_end: beta("beta_end", 0.02)?,
-        beta_schedule: word("beta_schedule", "linear")?,
+        beta_schedule: match word("beta_schedule", "linear")?.as_str() {
+            "scaled_linear" => BetaSchedule::ScaledLinear,
+            "linear" => BetaSchedule::Linear,
+            _ => return Err(r.unsupported("beta_schedule", "scaled_linear, linear")),
+        },
         prediction_type: prediction_type.unwrap_or(configured),
         timestep_spacing: match word("timestep_spacing", "leading")?.as_str() {
             "leading" => TimestepSpacing::Leading,
@@ -106,8 +110,8 @@ mod tests {
         let ddim = read(r#"{"_class_name": "DDIMScheduler", "clip_sample": false}"#).unwrap();
         assert!(ddim.set_alpha_to_one);
         assert_eq!(
-            (ddim.beta_end, ddim.beta_schedule.as_str()),
-            (0.02, "linear")
+            (ddim.beta_end, ddim.beta_schedule),
+            (0.02, BetaSchedule::Linear)
         );
         let pndm =
             read(r#"{"_class_name": "PNDMScheduler", "prediction_type": "v_prediction"}"#).unwrap();

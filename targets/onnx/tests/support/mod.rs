@@ -30,7 +30,7 @@ pub fn pipeline() -> PipelineSpec {
             train_steps: 1000,
             beta_start: 0.00085,
             beta_end: 0.012,
-            beta_schedule: "scaled_linear".to_owned(),
+            beta_schedule: snapc_ir::BetaSchedule::ScaledLinear,
             prediction_type: PredictionType::Epsilon,
             timestep_spacing: TimestepSpacing::Leading,
             steps_offset: 1,
