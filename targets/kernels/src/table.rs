@@ -1,0 +1,135 @@
+//! The table of kernels of each instruction set, filled from one generic definition.
+
+use crate::rows::{self, SoftmaxState};
+use crate::simd::Simd;
+use crate::simd::portable::Portable;
+use crate::tile::{self, MAX_ROWS, Tile, TileFn};
+use crate::{Activation, Epilogue};
+
+/// `x`, mean, scale, shift and what follows ([`rows::normalize`]).
+pub(crate) type NormalizeFn = unsafe fn(&mut [f32], &[f32], &[f32], &[f32], Activation);
+
+/// Kernels of one instruction set. The functions may only be called on a processor that has it.
+pub(crate) struct Table {
+    pub name: &'static str,
+    /// Rows of the largest tile.
+    pub tile_rows: usize,
+    /// Columns of a tile.
+    pub tile_width: usize,
+    /// Tile of `i + 1` rows; filled up to `tile_rows` rows, above with the largest.
+    pub tiles: [TileFn; MAX_ROWS],
+    pub epilogue: unsafe fn(&mut [f32], Epilogue<'_>),
+    pub normalize: NormalizeFn,
+    pub add: unsafe fn(&mut [f32], &[f32]),
+    pub add_squares: unsafe fn(&mut [f32], &[f32], &[f32]),
+    pub scale: unsafe fn(&mut [f32], f32),
+    pub layer_norm: unsafe fn(&mut [f32], &[f32], &[f32], f32),
+    pub softmax: unsafe fn(&mut [f32]),
+    pub softmax_step: unsafe fn(&mut [f32], &mut SoftmaxState) -> f32,
+}
+
+macro_rules! table {
+    ($name:ident, $module:ident, $label:literal, $simd:ty, $token:expr $(, #[$feature:meta])?) => {
+        mod $module {
+            use super::*;
+
+            $(#[$feature])?
+            unsafe fn run_tile<const R: usize>(t: Tile) {
+                // SAFETY: the token holds by the contract of the table, the operands by that of the tile.
+                unsafe { tile::run::<$simd, R>($token, t) }
+            }
+
+            // SAFETY of the token in each: by the contract of the table.
+            $(#[$feature])?
+            pub(super) unsafe fn epilogue(x: &mut [f32], e: Epilogue<'_>) {
+                rows::epilogue(unsafe { $token }, x, e);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn normalize(x: &mut [f32], mean: &[f32], scale: &[f32], shift: &[f32], a: Activation) {
+                rows::normalize(unsafe { $token }, x, mean, scale, shift, a);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn add(sum: &mut [f32], x: &[f32]) {
+                rows::add(unsafe { $token }, sum, x);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn add_squares(sum: &mut [f32], x: &[f32], mean: &[f32]) {
+                rows::add_squares(unsafe { $token }, sum, x, mean);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn scale(x: &mut [f32], factor: f32) {
+                rows::scale(unsafe { $token }, x, factor);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn layer_norm(x: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
+                rows::layer_norm(unsafe { $token }, x, gamma, beta, eps);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn softmax(x: &mut [f32]) {
+                rows::softmax(unsafe { $token }, x);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn softmax_step(x: &mut [f32], state: &mut SoftmaxState) -> f32 {
+                rows::softmax_step(unsafe { $token }, x, state)
+            }
+
+            /// `wanted` rows, at most those the registers hold.
+            const fn rows_of(wanted: usize) -> usize {
+                if wanted < <$simd>::TILE_ROWS { wanted } else { <$simd>::TILE_ROWS }
+            }
+
+            pub(super) const TILES: [TileFn; MAX_ROWS] = [
+                run_tile::<{ rows_of(1) }>,
+                run_tile::<{ rows_of(2) }>,
+                run_tile::<{ rows_of(3) }>,
+                run_tile::<{ rows_of(4) }>,
+                run_tile::<{ rows_of(5) }>,
+                run_tile::<{ rows_of(6) }>,
+                run_tile::<{ rows_of(7) }>,
+                run_tile::<{ rows_of(8) }>,
+                run_tile::<{ rows_of(9) }>,
+                run_tile::<{ rows_of(10) }>,
+                run_tile::<{ rows_of(11) }>,
+                run_tile::<{ rows_of(12) }>,
+                run_tile::<{ rows_of(13) }>,
+                run_tile::<{ rows_of(14) }>,
+            ];
+        }
+
+        pub(crate) static $name: Table = Table {
+            name: $label,
+            tile_rows: <$simd>::TILE_ROWS,
+            tile_width: 2 * <$simd>::LANES,
+            tiles: $module::TILES,
+            epilogue: $module::epilogue,
+            normalize: $module::normalize,
+            add: $module::add,
+            add_squares: $module::add_squares,
+            scale: $module::scale,
+            layer_norm: $module::layer_norm,
+            softmax: $module::softmax,
+            softmax_step: $module::softmax_step,
+        };
+    };
+}
+
+/// Makes the portable token `unsafe` like the others, so that the macro has one form.
+#[inline(always)]
+unsafe fn portable() -> Portable {
+    Portable
+}
+
+table!(PORTABLE, portable_kernels, "portable", Portable, portable());
+#[cfg(target_arch = "x86_64")]
+use crate::simd::x86::{Avx2, Avx512};
+#[cfg(target_arch = "x86_64")]
+table!(AVX2, avx2_kernels, "avx2", Avx2, Avx2::assume(), #[target_feature(enable = "avx2,fma,f16c")]);
+#[cfg(target_arch = "x86_64")]
+table!(AVX512, avx512_kernels, "avx512", Avx512, Avx512::assume(), #[target_feature(enable = "avx512f")]);
