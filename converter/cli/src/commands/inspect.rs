@@ -155,28 +155,40 @@ fn tables(graphs: &[&Graph], depth: usize) -> String {
     text
 }
 
-fn cost_table(title: &str) -> Table {
-    Table::new(&[
-        title,
-        "nodes",
-        "parameters",
-        "weights",
-        "MACs",
-        "in attention",
-        "activations",
-        "peak",
-    ])
+/// Titles of the columns that show a cost.
+const COST_COLUMNS: [&str; 7] = [
+    "nodes",
+    "parameters",
+    "weights",
+    "MACs",
+    "in attention",
+    "activations",
+    "peak",
+];
+
+/// The figures of a cost by column, as numbers and as text with units.
+fn cost_figures(cost: &Cost) -> [(u64, String); 7] {
+    [
+        (cost.nodes, cost.nodes.to_string()),
+        (cost.parameters, count(cost.parameters)),
+        (cost.weight_bytes, bytes(cost.weight_bytes)),
+        (cost.macs, count(cost.macs)),
+        (cost.attention_macs, count(cost.attention_macs)),
+        (cost.activation_bytes, bytes(cost.activation_bytes)),
+        (
+            cost.peak_activation_bytes,
+            bytes(cost.peak_activation_bytes),
+        ),
+    ]
 }
 
-fn cost_row(name: &str, cost: &Cost) -> [String; 8] {
-    [
-        name.to_owned(),
-        cost.nodes.to_string(),
-        count(cost.parameters),
-        bytes(cost.weight_bytes),
-        count(cost.macs),
-        count(cost.attention_macs),
-        bytes(cost.activation_bytes),
-        bytes(cost.peak_activation_bytes),
-    ]
+fn cost_table(title: &str) -> Table {
+    let mut header = vec![title];
+    header.extend(COST_COLUMNS);
+    Table::new(&header)
+}
+
+fn cost_row(name: &str, cost: &Cost) -> Vec<String> {
+    let texts = cost_figures(cost).into_iter().map(|(_, text)| text);
+    std::iter::once(name.to_owned()).chain(texts).collect()
 }

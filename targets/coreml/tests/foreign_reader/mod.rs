@@ -1,8 +1,7 @@
 //! The foreign reader: coremltools in Python loads packages, and its program is evaluated in numpy
 //! (`tests/python/run_coreml.py`).
 
-// Every test file uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "every test file uses a part")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

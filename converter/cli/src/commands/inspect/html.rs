@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use snapc_ir::Graph;
 use snapc_ir::cost::{Cost, block_costs, graph_cost};
 
-use crate::table::{bytes, count};
+use super::{COST_COLUMNS, cost_figures};
 
 const STYLE: &str = "\
 body{font:14px/1.4 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em}\
@@ -46,36 +46,14 @@ pub fn page(title: &str, graphs: &[&Graph], depth: usize) -> String {
 
 fn table(page: &mut String, kind: &str, rows: &[(String, Cost)]) {
     page.push_str("<table>\n<thead><tr>");
-    for title in [
-        kind,
-        "nodes",
-        "parameters",
-        "weights",
-        "MACs",
-        "in attention",
-        "activations",
-        "peak",
-        "share of MACs",
-    ] {
+    for title in [kind].iter().chain(&COST_COLUMNS).chain(&["share of MACs"]) {
         let _ = write!(page, "<th>{title}</th>");
     }
     page.push_str("</tr></thead>\n<tbody>\n");
     let total: u64 = rows.iter().map(|(_, cost)| cost.macs).sum();
     for (name, cost) in rows {
         let _ = write!(page, "<tr><td>{}</td>", escape(name));
-        let cells = [
-            (cost.nodes, cost.nodes.to_string()),
-            (cost.parameters, count(cost.parameters)),
-            (cost.weight_bytes, bytes(cost.weight_bytes)),
-            (cost.macs, count(cost.macs)),
-            (cost.attention_macs, count(cost.attention_macs)),
-            (cost.activation_bytes, bytes(cost.activation_bytes)),
-            (
-                cost.peak_activation_bytes,
-                bytes(cost.peak_activation_bytes),
-            ),
-        ];
-        for (number, text) in cells {
+        for (number, text) in cost_figures(cost) {
             let _ = write!(page, "<td data-n=\"{number}\">{text}</td>");
         }
         let share = 100.0 * cost.macs as f64 / total.max(1) as f64;
