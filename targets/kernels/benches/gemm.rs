@@ -22,8 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for [rows, columns, depth] in SHAPES {
             let a = vec![0.5; rows * depth];
             let weights = vec![0.25; columns * depth];
-            let width = kernels.panel_width();
-            let weights = PanelMatrix::pack(Weights::F32(&weights), columns, depth, width)?;
+            let weights = PanelMatrix::pack(Weights::F32(&weights), columns, depth)?;
             let mut out = vec![0.0; rows * columns];
             for threads in [1, 2] {
                 let pool = Pool::new(threads)?;

@@ -1,6 +1,6 @@
 //! What is done to the result of a product before it is left alone.
 
-/// An elementwise function.
+/// A function that may follow a product or a normalization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
     /// `x`.
@@ -12,6 +12,31 @@ pub enum Activation {
     Gelu,
     /// `x / (1 + exp(-1.702 x))`, `transformers.activations.QuickGELUActivation`.
     QuickGelu,
+}
+
+/// An elementwise function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unary {
+    /// One that also follows products.
+    Activation(Activation),
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// `exp(x)`; 0 where that is below the smallest normal number.
+    Exp,
+    /// The error function.
+    Erf,
+    /// `√x`.
+    Sqrt,
+    /// `sin(x)`.
+    Sin,
+    /// `cos(x)`.
+    Cos,
+}
+
+impl From<Activation> for Unary {
+    fn from(activation: Activation) -> Self {
+        Self::Activation(activation)
+    }
 }
 
 /// `activation(product + bias) + residual`, computed while the product is in the cache.

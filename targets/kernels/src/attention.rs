@@ -8,10 +8,13 @@ use crate::pool::{Output, Scratch};
 use crate::rows::SoftmaxState;
 use crate::table::Table;
 use crate::tile::{DEPTH, MAX_ROWS, ROW_STRIDE, Tile};
-use crate::{Kernels, Pool};
+use crate::{Kernels, PANEL_WIDTH, Pool};
 
 /// Row panels of queries that share one packing of the keys and values.
 const PANELS_PER_BLOCK: usize = 16;
+
+/// Keys that are scored in one go: the depth of the product of their scores and values, in whole panels.
+const KEYS: usize = DEPTH / PANEL_WIDTH * PANEL_WIDTH;
 
 /// Shape of an attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -143,15 +146,15 @@ struct Call<'a> {
 impl Call<'_> {
     /// One block of queries of one head.
     fn block(&self, sequence: usize, head: usize, queries: Range<usize>, scratch: &mut Scratch) {
-        let (shape, width) = (&self.shape, self.table.tile_width);
+        let shape = &self.shape;
         let (dim, panel_rows) = (shape.head_dim, self.table.tile_rows);
-        let padded = dim.next_multiple_of(width);
+        let padded = self.padded(dim);
         let query_len = dim.div_ceil(DEPTH) * panel_rows * ROW_STRIDE;
         let lengths = [
             PANELS_PER_BLOCK * query_len,
             PANELS_PER_BLOCK * panel_rows * padded,
-            DEPTH.next_multiple_of(width) * dim,
-            DEPTH * padded,
+            KEYS * dim,
+            KEYS * dim.next_multiple_of(PANEL_WIDTH),
             panel_rows * ROW_STRIDE,
         ];
         let memory = scratch.take(lengths.iter().sum());
@@ -172,8 +175,8 @@ impl Call<'_> {
                 }
             }
         }
-        for start in (0..shape.keys).step_by(DEPTH) {
-            let keys = start..shape.keys.min(start + DEPTH);
+        for start in (0..shape.keys).step_by(KEYS) {
+            let keys = start..shape.keys.min(start + KEYS);
             self.pack_keys(sequence, head, keys.clone(), packed_k, packed_v);
             for (i, first) in queries.clone().step_by(panel_rows).enumerate() {
                 let rows = first..queries.end.min(first + panel_rows);
@@ -181,18 +184,7 @@ impl Call<'_> {
                 self.scores(rows.len(), keys.len(), packed_q, packed_k, scores);
                 let sums = &mut sums[i * panel_rows * padded..][..panel_rows * padded];
                 let states = &mut states[i * panel_rows..][..rows.len()];
-                for (r, (query, state)) in rows.clone().zip(states).enumerate() {
-                    let scores = &mut scores[r * ROW_STRIDE..][..keys.len()];
-                    // SAFETY: the table is of this processor.
-                    unsafe {
-                        if let Some(mask) = self.mask {
-                            let mask = &mask[query * shape.keys..][keys.clone()];
-                            (self.table.add)(scores, mask);
-                        }
-                        let factor = (self.table.softmax_step)(scores, state);
-                        (self.table.scale)(&mut sums[r * padded..][..dim], factor);
-                    }
-                }
+                self.weights(rows.clone(), keys.clone(), scores, states, sums);
                 self.weigh(rows.len(), keys.len(), scores, packed_v, sums);
             }
         }
@@ -208,7 +200,41 @@ impl Call<'_> {
         }
     }
 
-    /// Packs keys as panels `[head_dim][width]` of `width` keys, and values as panels `[keys][width]` of `width` elements.
+    /// Up to whole vectors.
+    fn padded(&self, len: usize) -> usize {
+        len.next_multiple_of(self.table.tile_width / 2)
+    }
+
+    /// Makes weights of the scores of one row panel, and scales what was summed with those before.
+    fn weights(
+        &self,
+        queries: Range<usize>,
+        keys: Range<usize>,
+        scores: &mut [f32],
+        states: &mut [SoftmaxState],
+        sums: &mut [f32],
+    ) {
+        let padded = self.padded(self.shape.head_dim);
+        let sums = sums.chunks_exact_mut(padded);
+        let scores = scores.chunks_exact_mut(ROW_STRIDE);
+        for (((query, state), scores), sums) in queries.zip(states).zip(scores).zip(sums) {
+            let scores = &mut scores[..self.padded(keys.len())];
+            scores[keys.len()..].fill(f32::NEG_INFINITY);
+            // SAFETY: the table is of this processor.
+            unsafe {
+                if let Some(mask) = self.mask {
+                    let mask = &mask[query * self.shape.keys..][keys.clone()];
+                    (self.table.add)(&mut scores[..keys.len()], mask);
+                }
+                let factor = (self.table.softmax_step)(scores, state);
+                if factor != 1.0 {
+                    (self.table.scale)(sums, factor);
+                }
+            }
+        }
+    }
+
+    /// Packs keys as panels `[head_dim][32]` of 32 keys, and values as panels `[keys][32]` of 32 elements.
     /// What is left of the last panels keeps old numbers: they reach only columns that are not read.
     fn pack_keys(
         &self,
@@ -218,7 +244,7 @@ impl Call<'_> {
         packed_k: &mut [f32],
         packed_v: &mut [f32],
     ) {
-        let (dim, width) = (self.shape.head_dim, self.table.tile_width);
+        let (dim, width) = (self.shape.head_dim, PANEL_WIDTH);
         let count = keys.len();
         for (i, key) in keys.enumerate() {
             let token = sequence * self.shape.keys + key;
@@ -243,43 +269,45 @@ impl Call<'_> {
         packed_k: &[f32],
         scores: &mut [f32],
     ) {
-        let (dim, width) = (self.shape.head_dim, self.table.tile_width);
+        let dim = self.shape.head_dim;
         let part_len = self.table.tile_rows * ROW_STRIDE;
-        for column in (0..keys).step_by(width) {
-            let panel = &packed_k[column * dim..][..dim * width];
+        for column in (0..keys).step_by(self.table.tile_width) {
+            let panel = &packed_k[column / PANEL_WIDTH * dim * PANEL_WIDTH..][..dim * PANEL_WIDTH];
             for (part, start) in (0..dim).step_by(DEPTH).enumerate() {
                 let depth = DEPTH.min(dim - start);
                 let left = &packed_q[part * part_len..][..part_len];
-                let right = &panel[start * width..][..depth * width];
+                let right = &panel[start * PANEL_WIDTH + column % PANEL_WIDTH..];
                 let out = (&mut scores[column..], ROW_STRIDE);
-                self.tile(rows, left, right, depth, out, part > 0);
+                self.tile([rows, keys - column], left, right, depth, out, part > 0);
             }
         }
     }
 
     /// `sums += scores · v` of one row panel.
     fn weigh(&self, rows: usize, keys: usize, scores: &[f32], packed_v: &[f32], sums: &mut [f32]) {
-        let width = self.table.tile_width;
-        let padded = self.shape.head_dim.next_multiple_of(width);
-        for column in (0..self.shape.head_dim).step_by(width) {
-            let right = &packed_v[column * keys..][..keys * width];
+        let dim = self.shape.head_dim;
+        let padded = self.padded(dim);
+        for column in (0..dim).step_by(self.table.tile_width) {
+            let panel = &packed_v[column / PANEL_WIDTH * keys * PANEL_WIDTH..];
+            let right = &panel[column % PANEL_WIDTH..];
             let out = (&mut sums[column..], padded);
-            self.tile(rows, scores, right, keys, out, true);
+            self.tile([rows, dim - column], scores, right, keys, out, true);
         }
     }
 
+    /// One tile of `rows` rows and up to `columns` columns.
     fn tile(
         &self,
-        rows: usize,
+        [rows, columns]: [usize; 2],
         left: &[f32],
         right: &[f32],
         depth: usize,
         (out, stride): (&mut [f32], usize),
         accumulate: bool,
     ) {
-        let width = self.table.tile_width;
-        assert!((1..=self.table.tile_rows).contains(&rows) && depth <= DEPTH);
-        assert!(left.len() >= (rows - 1) * ROW_STRIDE + depth && right.len() >= depth * width);
+        let (run, width) = self.table.tile(rows, columns.min(self.table.tile_width));
+        assert!(depth <= DEPTH && left.len() >= (rows - 1) * ROW_STRIDE + depth);
+        assert!(right.len() + PANEL_WIDTH >= depth * PANEL_WIDTH + width);
         assert!(out.len() >= (rows - 1) * stride + width);
         let tile = Tile {
             a: left.as_ptr(),
@@ -288,8 +316,10 @@ impl Call<'_> {
             c: out.as_mut_ptr(),
             c_stride: stride,
             accumulate,
+            bias: std::ptr::null(),
+            residual: std::ptr::null(),
         };
         // SAFETY: the table is of this processor, and the operands are as long as the assertions say.
-        unsafe { self.table.tiles[rows - 1](tile) };
+        unsafe { run(tile) };
     }
 }

@@ -1,7 +1,8 @@
 //! Convolution as a matrix product whose left rows are gathered where they are needed.
 
+use crate::direct::Direct;
 use crate::error::{KernelError, check_length, product};
-use crate::gemm::RowSource;
+use crate::gemm::{RowSource, check_product};
 use crate::{Epilogue, Kernels, PanelMatrix, Pool};
 
 /// Shape of a convolution over images with channels last.
@@ -99,7 +100,7 @@ impl Kernels {
     /// block of rows is ever unfolded.
     ///
     /// # Errors
-    /// [`KernelError`] when a length does not fit the shape, or the weights are packed for other kernels.
+    /// [`KernelError`] when a length does not fit the shape.
     pub fn conv2d(
         &self,
         pool: &Pool,
@@ -123,7 +124,19 @@ impl Kernels {
             kernel: NAME,
             reason: "the output does not fit the address space",
         })?;
-        self.check_product(NAME, rows, weights, epilogue, out)?;
+        check_product(NAME, rows, weights, epilogue, out)?;
+        if Direct::suits(&shape) {
+            let result = self.result(weights.columns(), epilogue, out);
+            let direct = Direct {
+                shape,
+                output,
+                input,
+                weights,
+                result,
+            };
+            direct.run(pool);
+            return Ok(());
+        }
         let source = Patches {
             shape,
             output,

@@ -24,16 +24,6 @@ pub enum KernelError {
         /// What is wrong with the shape.
         reason: &'static str,
     },
-    /// Weights were packed for another instruction set.
-    #[error(
-        "the weights are packed in panels of {found} columns, these kernels take {expected}; pack them with Kernels::panel_width"
-    )]
-    PanelWidth {
-        /// Columns of a panel that the kernels take.
-        expected: usize,
-        /// Columns of a panel in the weights.
-        found: usize,
-    },
     /// The processor lacks the instructions that were asked for by name.
     #[error("this processor has no {0}; use Kernels::detect to take the widest it has")]
     MissingFeature(&'static str),

@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use crate::error::{KernelError, check_length, product};
-use crate::pool::{Output, Scratch};
-use crate::tile::{DEPTH, MAX_ROWS, MAX_WIDTH, ROW_STRIDE, Tile};
-use crate::{Epilogue, Kernels, PanelMatrix, Pool};
+use crate::panels::{Ahead, PanelSource};
+use crate::pool::{Output, Scratch, share};
+use crate::result::{Block, ResultMatrix};
+use crate::tile::{DEPTH, ROW_STRIDE};
+use crate::{Epilogue, Kernels, PANEL_WIDTH, PanelMatrix, Pool};
 
 /// Row panels that are gathered at a time: together they stay in the second-level cache while every panel of weights
 /// passes by.
-const PANELS_PER_BLOCK: usize = 16;
+const PANELS_PER_BLOCK: usize = 20;
 
 /// Where the rows of the left operand come from.
 pub(crate) trait RowSource: Sync {
@@ -18,9 +20,9 @@ pub(crate) trait RowSource: Sync {
 }
 
 /// Rows that lie in memory one after the other.
-struct DenseRows<'a> {
-    data: &'a [f32],
-    depth: usize,
+pub(crate) struct DenseRows<'a> {
+    pub data: &'a [f32],
+    pub depth: usize,
 }
 
 impl RowSource for DenseRows<'_> {
@@ -32,10 +34,10 @@ impl RowSource for DenseRows<'_> {
 impl Kernels {
     /// `out = epilogue(a · weightsᵀ)`: `a` is `[rows][depth]`, `out` `[rows][columns]`, both row by row.
     ///
-    /// Sums are f32, in blocks of 256 terms.
+    /// Sums are f32, in blocks of up to 320 terms.
     ///
     /// # Errors
-    /// [`KernelError`] when a length does not fit the shape, or the weights are packed for other kernels.
+    /// [`KernelError`] when a length does not fit the shape.
     pub fn gemm(
         &self,
         pool: &Pool,
@@ -47,35 +49,9 @@ impl Kernels {
     ) -> Result<(), KernelError> {
         let depth = weights.depth();
         check_length("gemm", "a", product(&[rows, depth]), a.len())?;
-        self.check_product("gemm", rows, weights, epilogue, out)?;
+        check_product("gemm", rows, weights, epilogue, out)?;
         let source = DenseRows { data: a, depth };
         self.multiply(pool, rows, &source, weights, epilogue, out);
-        Ok(())
-    }
-
-    /// Checks what [`Kernels::multiply`] takes for granted.
-    pub(crate) fn check_product(
-        &self,
-        kernel: &'static str,
-        rows: usize,
-        weights: &PanelMatrix<'_>,
-        epilogue: Epilogue<'_>,
-        out: &[f32],
-    ) -> Result<(), KernelError> {
-        if weights.width() != self.panel_width() {
-            return Err(KernelError::PanelWidth {
-                expected: self.panel_width(),
-                found: weights.width(),
-            });
-        }
-        let elements = product(&[rows, weights.columns()]);
-        check_length(kernel, "out", elements, out.len())?;
-        if let Some(bias) = epilogue.bias {
-            check_length(kernel, "bias", Some(weights.columns()), bias.len())?;
-        }
-        if let Some(residual) = epilogue.residual {
-            check_length(kernel, "residual", elements, residual.len())?;
-        }
         Ok(())
     }
 
@@ -85,20 +61,13 @@ impl Kernels {
         pool: &Pool,
         rows: usize,
         source: &impl RowSource,
-        weights: &PanelMatrix<'_>,
+        weights: &impl PanelSource,
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) {
         let row_panels = rows.div_ceil(self.table.tile_rows);
-        let column_panels = weights.columns().div_ceil(weights.width());
-        let product = Product {
-            kernels: *self,
-            rows,
-            source,
-            weights,
-            epilogue,
-            out: Output::new(out),
-        };
+        let column_panels = weights.columns().div_ceil(PANEL_WIDTH);
+        let product = self.product(rows, source, weights, epilogue, out);
         // Parts write disjoint elements: whole rows, or whole columns.
         if row_panels >= 4 * pool.threads() {
             pool.split(row_panels, |own, scratch| {
@@ -110,116 +79,148 @@ impl Kernels {
             });
         }
     }
+
+    /// A product of checked operands.
+    pub(crate) fn product<'a, S, W: PanelSource>(
+        &self,
+        rows: usize,
+        source: &'a S,
+        weights: &'a W,
+        epilogue: Epilogue<'a>,
+        out: &'a mut [f32],
+    ) -> Product<'a, S, W> {
+        Product {
+            rows,
+            source,
+            weights,
+            result: self.result(weights.columns(), epilogue, out),
+        }
+    }
+
+    /// The result of a product with these kernels.
+    pub(crate) fn result<'a>(
+        &self,
+        columns: usize,
+        epilogue: Epilogue<'a>,
+        out: &'a mut [f32],
+    ) -> ResultMatrix<'a> {
+        ResultMatrix {
+            table: self.table,
+            columns,
+            epilogue,
+            out: Output::new(out),
+        }
+    }
 }
 
-struct Product<'a, S> {
-    kernels: Kernels,
+/// Checks what [`Kernels::multiply`] takes for granted.
+pub(crate) fn check_product(
+    kernel: &'static str,
+    rows: usize,
+    weights: &PanelMatrix<'_>,
+    epilogue: Epilogue<'_>,
+    out: &[f32],
+) -> Result<(), KernelError> {
+    let elements = product(&[rows, weights.columns()]);
+    check_length(kernel, "out", elements, out.len())?;
+    if let Some(bias) = epilogue.bias {
+        check_length(kernel, "bias", Some(weights.columns()), bias.len())?;
+    }
+    if let Some(residual) = epilogue.residual {
+        check_length(kernel, "residual", elements, residual.len())?;
+    }
+    Ok(())
+}
+
+/// A product of checked operands.
+pub(crate) struct Product<'a, S, W> {
     rows: usize,
     source: &'a S,
-    weights: &'a PanelMatrix<'a>,
-    epilogue: Epilogue<'a>,
-    out: Output<'a>,
+    weights: &'a W,
+    result: ResultMatrix<'a>,
 }
 
-impl<S: RowSource> Product<'_, S> {
+impl<S: RowSource, W: PanelSource> Product<'_, S, W> {
+    /// Computes all of it in the calling thread.
+    pub(crate) fn whole(&self, scratch: &mut Scratch) {
+        let row_panels = self.rows.div_ceil(self.result.table.tile_rows);
+        let column_panels = self.result.columns.div_ceil(PANEL_WIDTH);
+        self.part(0..row_panels, 0..column_panels, scratch);
+    }
+
     /// Computes the given row panels times the given column panels, which no other part may touch.
     fn part(&self, row_panels: Range<usize>, column_panels: Range<usize>, scratch: &mut Scratch) {
-        let panel_rows = self.kernels.table.tile_rows;
+        let panel_rows = self.result.table.tile_rows;
         let panel_len = panel_rows * ROW_STRIDE;
-        let width = self.weights.width();
-        let memory = scratch.take(PANELS_PER_BLOCK * panel_len + DEPTH * width);
+        let memory = scratch.take(PANELS_PER_BLOCK * panel_len + DEPTH * PANEL_WIDTH);
         let (left, widened) = memory.split_at_mut(PANELS_PER_BLOCK * panel_len);
-        let mut first = row_panels.start;
-        while first < row_panels.end {
-            let block = first..row_panels.end.min(first + PANELS_PER_BLOCK);
+        let depth = self.weights.depth();
+        // Blocks of equal size: a short one would read and write the output for little.
+        let step = depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1);
+        let blocks = row_panels.len().div_ceil(PANELS_PER_BLOCK);
+        for block in 0..blocks {
+            let own = share(row_panels.len(), block, blocks);
+            let block = row_panels.start + own.start..row_panels.start + own.end;
             let rows = block.start * panel_rows..(block.end * panel_rows).min(self.rows);
             // A product of no terms still has an epilogue.
-            let depth = self.weights.depth();
-            let starts = (0..depth.max(1)).step_by(DEPTH);
-            for start in starts {
-                let terms = DEPTH.min(depth - start);
+            for start in (0..depth.max(1)).step_by(step) {
+                let terms = step.min(depth - start);
                 for (row, left) in rows.clone().zip(left.chunks_exact_mut(ROW_STRIDE)) {
                     self.source.gather(row, start, &mut left[..terms]);
                 }
                 for panel in column_panels.clone() {
                     let right = self.weights.rows(panel, start, terms, widened);
-                    for (i, left) in left.chunks_exact(panel_len).take(block.len()).enumerate() {
-                        let first_row = rows.start + i * panel_rows;
-                        let corner = (first_row, panel * width);
-                        let tile_rows = panel_rows.min(self.rows - first_row);
-                        self.tile(corner, tile_rows, left, right, start, terms);
-                    }
+                    let own = start..start + terms;
+                    let ahead = if panel + 1 < column_panels.end {
+                        Ahead {
+                            panel: panel + 1,
+                            start,
+                            rows: terms,
+                        }
+                    } else {
+                        Ahead {
+                            panel: column_panels.start,
+                            start: own.end,
+                            rows: step.min(depth - own.end),
+                        }
+                    };
+                    self.panel(rows.clone(), panel, own, left, right, ahead);
                 }
             }
-            first = block.end;
         }
     }
 
-    /// Adds `terms` terms from `start` on to one tile of the output, and finishes it when they are the last.
-    fn tile(
+    /// Adds the terms of a block of rows times one panel of weights.
+    fn panel(
         &self,
-        (row, column): (usize, usize),
-        rows: usize,
+        rows: Range<usize>,
+        panel: usize,
+        terms: Range<usize>,
         left: &[f32],
         right: &[f32],
-        start: usize,
-        terms: usize,
+        ahead: Ahead,
     ) {
-        let (width, columns) = (self.weights.width(), self.weights.columns());
-        let used = width.min(columns - column);
-        let range = |r: usize| {
-            let at = (row + r) * columns + column;
-            at..at + used
-        };
-        // The last panel is wider than the output: its tile goes through here.
-        let mut edge = [0.0; MAX_ROWS * MAX_WIDTH];
-        let direct = used == width;
-        let (c, c_stride) = if direct {
-            let at = range(0).start..range(rows - 1).end;
-            // SAFETY: no reference to these elements is alive; the pointer is used up before the next one is made. Elements
-            // of the span that belong to other columns are not touched: the tile writes `width` columns of each row.
-            (unsafe { self.out.pointer(at) }, columns)
-        } else {
-            if start > 0 {
-                for r in 0..rows {
-                    // SAFETY: this part owns the tile; the reference ends with the copy.
-                    let out = unsafe { self.out.slice(range(r)) };
-                    edge[r * width..][..used].copy_from_slice(out);
-                }
-            }
-            (edge.as_mut_ptr(), width)
-        };
-        assert!(left.len() >= rows * ROW_STRIDE && right.len() >= terms * width);
-        let tile = Tile {
-            a: left.as_ptr(),
-            b: right.as_ptr(),
-            depth: terms,
-            c,
-            c_stride,
-            accumulate: start > 0,
-        };
-        let table = self.kernels.table;
-        assert!(rows <= table.tile_rows && terms <= DEPTH);
-        // SAFETY: the table is of this processor; `a` and `b` by the assertion; `c` is in bounds and ours, see above.
-        unsafe { table.tiles[rows - 1](tile) };
-        let last = start + terms == self.weights.depth();
-        if direct && !last {
-            return;
-        }
-        for r in 0..rows {
-            // SAFETY: this part owns the tile; the reference ends with the iteration.
-            let out = unsafe { self.out.slice(range(r)) };
-            if !direct {
-                out.copy_from_slice(&edge[r * width..][..used]);
-            }
-            if last {
-                let epilogue = Epilogue {
-                    bias: self.epilogue.bias.map(|b| &b[column..column + used]),
-                    activation: self.epilogue.activation,
-                    residual: self.epilogue.residual.map(|x| &x[range(r)]),
+        let parts = rows.len().div_ceil(self.result.table.tile_rows);
+        let (panel_rows, width) = (self.result.table.tile_rows, self.result.table.tile_width);
+        let end = self.result.columns.min((panel + 1) * PANEL_WIDTH);
+        for column in (panel * PANEL_WIDTH..end).step_by(width) {
+            let right = right.get(column % PANEL_WIDTH..).unwrap_or_default();
+            let panels = left.chunks_exact(panel_rows * ROW_STRIDE);
+            for (row, left) in rows.clone().step_by(panel_rows).zip(panels) {
+                let block = Block {
+                    row,
+                    column,
+                    rows: panel_rows.min(rows.end - row),
+                    terms: terms.len(),
+                    first: terms.start == 0,
+                    last: terms.end == self.weights.depth(),
                 };
-                // SAFETY: the table is of this processor.
-                unsafe { (table.epilogue)(out, epilogue) };
+                if column.is_multiple_of(PANEL_WIDTH) {
+                    self.weights
+                        .fetch(ahead, (row - rows.start) / panel_rows, parts);
+                }
+                // SAFETY: this part owns the tile, and makes no references to the output.
+                unsafe { self.result.add(block, left, right) };
             }
         }
     }

@@ -12,11 +12,23 @@ pub enum InstructionSet {
     Avx2,
     /// x86-64 with AVX-512F.
     Avx512,
+    /// 64-bit ARM.
+    Neon,
 }
 
 impl InstructionSet {
-    /// All of them, the widest first.
-    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+    /// All of them; of those that a processor has, the widest comes first.
+    pub const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
+
+    /// What a processor must have.
+    fn requirement(self) -> &'static str {
+        match self {
+            Self::Portable => "floating point",
+            Self::Avx2 => "AVX2 with FMA and F16C",
+            Self::Avx512 => "AVX-512F",
+            Self::Neon => "NEON",
+        }
+    }
 }
 
 /// The kernels of one instruction set; the operators are its methods.
@@ -47,38 +59,29 @@ impl Kernels {
     /// # Errors
     /// [`KernelError::MissingFeature`] when the processor lacks it.
     pub fn with(set: InstructionSet) -> Result<Self, KernelError> {
-        #[cfg(target_arch = "x86_64")]
         let found = match set {
-            InstructionSet::Portable => Ok(&table::PORTABLE),
+            InstructionSet::Portable => Some(&table::PORTABLE),
+            #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2 => (is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c"))
-            .then_some(&table::AVX2)
-            .ok_or("AVX2 with FMA and F16C"),
-            InstructionSet::Avx512 => is_x86_feature_detected!("avx512f")
-                .then_some(&table::AVX512)
-                .ok_or("AVX-512F"),
+            .then_some(&table::AVX2),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => is_x86_feature_detected!("avx512f").then_some(&table::AVX512),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => {
+                std::arch::is_aarch64_feature_detected!("neon").then_some(&table::NEON)
+            }
+            // Those of other processors.
+            _ => None,
         };
-        #[cfg(not(target_arch = "x86_64"))]
-        let found = match set {
-            InstructionSet::Portable => Ok(&table::PORTABLE),
-            InstructionSet::Avx2 => Err("AVX2 with FMA and F16C"),
-            InstructionSet::Avx512 => Err("AVX-512F"),
-        };
-        found
-            .map(|table| Self { table })
-            .map_err(KernelError::MissingFeature)
+        let table = found.ok_or(KernelError::MissingFeature(set.requirement()))?;
+        Ok(Self { table })
     }
 
-    /// Name of the instruction set: `portable`, `avx2` or `avx512`.
+    /// Name of the instruction set: `portable`, `avx2`, `avx512` or `neon`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.table.name
-    }
-
-    /// Columns of a panel of weights ([`crate::PanelMatrix::pack`]).
-    #[must_use]
-    pub fn panel_width(&self) -> usize {
-        self.table.tile_width
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! let (kernels, pool) = (Kernels::detect(), Pool::new(2)?);
 //! // Two rows of three inputs, and a layer of two outputs.
-//! let weights = PanelMatrix::pack(Weights::F32(&[1., 0., 0., 0., 1., 1.]), 2, 3, kernels.panel_width())?;
+//! let weights = PanelMatrix::pack(Weights::F32(&[1., 0., 0., 0., 1., 1.]), 2, 3)?;
 //! let epilogue = Epilogue { bias: Some(&[10.0, 20.0]), ..Epilogue::default() };
 //! let mut out = [0.0; 4];
 //! kernels.gemm(&pool, 2, &[1., 2., 3., 4., 5., 6.], &weights, epilogue, &mut out)?;
@@ -23,27 +23,37 @@
 
 mod activation;
 mod attention;
+mod binary;
 mod conv2d;
+mod direct;
 mod elementwise;
 mod error;
 mod gemm;
 mod kernels;
+mod matmul;
 mod norm;
 mod panels;
+mod permute;
 mod pool;
 pub mod reference;
+mod result;
 mod rows;
 mod simd;
+mod strided;
 mod table;
 mod tile;
 mod upsample;
 
-pub use activation::{Activation, Epilogue};
+pub use activation::{Activation, Epilogue, Unary};
 pub use attention::{Attention, Heads};
+pub use binary::Binary;
 pub use conv2d::Conv2d;
+pub use elementwise::Storage;
 pub use error::KernelError;
 pub use kernels::{InstructionSet, Kernels};
+pub use matmul::Matmul;
 pub use norm::GroupNorm;
-pub use panels::{PanelData, PanelMatrix, Weights};
+pub use panels::{PANEL_WIDTH, PanelMatrix, Weights, pack_panel, panel_elements};
 pub use pool::{Pool, Scratch};
+pub use strided::Strided;
 pub use upsample::upsample_nearest;

@@ -47,9 +47,20 @@ impl Moments {
     }
 }
 
+/// What is normalized, and where to: `out` itself without an input.
+#[derive(Clone, Copy)]
+struct Data<'a> {
+    input: Option<&'a [f32]>,
+    out: Output<'a>,
+}
+
+const GROUP_NORM: &str = "group_norm";
+
+const LAYER_NORM: &str = "layer_norm";
+
 impl Kernels {
-    /// `x = activation(group_norm(x) · gamma + beta)` in place, as `torch.nn.GroupNorm` with one `gamma` and `beta` per
-    /// channel. The variance is the biased one.
+    /// `out = activation(group_norm(input) · gamma + beta)`, as `torch.nn.GroupNorm` with one `gamma` and `beta` per channel.
+    /// The variance is the biased one.
     ///
     /// Sums are f32 over 64 pixels, around their mean; beyond that f64.
     ///
@@ -61,20 +72,51 @@ impl Kernels {
         shape: GroupNorm,
         gamma: &[f32],
         beta: &[f32],
+        input: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
+        check_length(GROUP_NORM, "out", Some(input.len()), out.len())?;
+        self.group_norm_of(pool, shape, [gamma, beta], Some(input), out)
+    }
+
+    /// [`Kernels::group_norm`] of `x` in its own place.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn group_norm_in_place(
+        &self,
+        pool: &Pool,
+        shape: GroupNorm,
+        gamma: &[f32],
+        beta: &[f32],
         x: &mut [f32],
     ) -> Result<(), KernelError> {
-        const NAME: &str = "group_norm";
+        self.group_norm_of(pool, shape, [gamma, beta], None, x)
+    }
+
+    /// The group norm of `input`, or of `out` itself.
+    fn group_norm_of(
+        &self,
+        pool: &Pool,
+        shape: GroupNorm,
+        [gamma, beta]: [&[f32]; 2],
+        input: Option<&[f32]>,
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
         if shape.groups == 0 || !shape.channels.is_multiple_of(shape.groups) {
             return Err(KernelError::Shape {
-                kernel: NAME,
+                kernel: GROUP_NORM,
                 reason: "the groups do not divide the channels",
             });
         }
-        check_length(NAME, "gamma", Some(shape.channels), gamma.len())?;
-        check_length(NAME, "beta", Some(shape.channels), beta.len())?;
+        check_length(GROUP_NORM, "gamma", Some(shape.channels), gamma.len())?;
+        check_length(GROUP_NORM, "beta", Some(shape.channels), beta.len())?;
         let elements = product(&[shape.batch, shape.positions, shape.channels]);
-        check_length(NAME, "x", elements, x.len())?;
-        let out = Output::new(x);
+        check_length(GROUP_NORM, "x", elements, out.len())?;
+        let data = Data {
+            input,
+            out: Output::new(out),
+        };
         // A group is normalized by one thread from start to end: no sums cross threads.
         pool.split(shape.batch * shape.groups, |own, scratch| {
             let mut first = own.start;
@@ -86,7 +128,7 @@ impl Kernels {
                     .min(first + MAX_GROUPS);
                 let groups = first - image * shape.groups..last - image * shape.groups;
                 let memory = scratch.take(3 * shape.channels);
-                self.normalize_groups(shape, image, groups, [gamma, beta], &out, memory);
+                self.normalize_groups(shape, image, groups, [gamma, beta], data, memory);
                 first = last;
             }
         });
@@ -99,7 +141,7 @@ impl Kernels {
         image: usize,
         groups: Range<usize>,
         [gamma, beta]: [&[f32]; 2],
-        out: &Output<'_>,
+        data: Data<'_>,
         memory: &mut [f32],
     ) {
         let per_group = shape.channels / shape.groups;
@@ -108,10 +150,14 @@ impl Kernels {
         let (squares, scale) = rest.split_at_mut(shape.channels);
         let (mean, squares) = (&mut mean[..channels.len()], &mut squares[..channels.len()]);
         let scale = &mut scale[..channels.len()];
-        let pixel = |position: usize| {
+        let range = |position: usize| {
             let at = (image * shape.positions + position) * shape.channels;
+            at + channels.start..at + channels.end
+        };
+        let pixel = |position: usize| match data.input {
+            Some(input) => &input[range(position)],
             // SAFETY: these channels of this image belong to this part alone, and no reference outlives its use.
-            unsafe { out.slice(at + channels.start..at + channels.end) }
+            None => unsafe { data.out.slice(range(position)) },
         };
         let table = self.table;
         let mut moments = [Moments::default(); MAX_GROUPS];
@@ -151,17 +197,40 @@ impl Kernels {
         }
         let beta = &beta[channels.clone()];
         for position in 0..shape.positions {
-            // SAFETY: the table is of this processor.
-            unsafe { (table.normalize)(pixel(position), mean, scale, beta, shape.activation) };
+            // SAFETY: these channels of this image belong to this part alone; the table is of this processor.
+            unsafe {
+                let out = data.out.slice(range(position));
+                if let Some(input) = data.input {
+                    out.copy_from_slice(&input[range(position)]);
+                }
+                (table.normalize)(out, mean, scale, beta, shape.activation);
+            }
         }
     }
 
-    /// `x = layer_norm(x) · gamma + beta` in place for each row of `gamma.len()` elements, as `torch.nn.LayerNorm`. The
+    /// `out = layer_norm(input) · gamma + beta` for each row of `gamma.len()` elements, as `torch.nn.LayerNorm`. The
     /// variance is the biased one.
     ///
     /// # Errors
-    /// [`KernelError`] when `beta` is not as long as `gamma`, or `x` is not whole rows.
+    /// [`KernelError`] when `beta` is not as long as `gamma`, `out` not as long as `input`, or `input` not whole rows.
     pub fn layer_norm(
+        &self,
+        pool: &Pool,
+        gamma: &[f32],
+        beta: &[f32],
+        eps: f32,
+        input: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
+        check_length(LAYER_NORM, "out", Some(input.len()), out.len())?;
+        self.layer_norm_of(pool, [gamma, beta], eps, Some(input), out)
+    }
+
+    /// [`Kernels::layer_norm`] of `x` in its own place.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn layer_norm_in_place(
         &self,
         pool: &Pool,
         gamma: &[f32],
@@ -169,22 +238,36 @@ impl Kernels {
         eps: f32,
         x: &mut [f32],
     ) -> Result<(), KernelError> {
-        const NAME: &str = "layer_norm";
+        self.layer_norm_of(pool, [gamma, beta], eps, None, x)
+    }
+
+    /// The layer norm of `input`, or of `out` itself.
+    fn layer_norm_of(
+        &self,
+        pool: &Pool,
+        [gamma, beta]: [&[f32]; 2],
+        eps: f32,
+        input: Option<&[f32]>,
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
         let width = gamma.len();
-        check_length(NAME, "beta", Some(width), beta.len())?;
-        if x.is_empty() {
+        check_length(LAYER_NORM, "beta", Some(width), beta.len())?;
+        if out.is_empty() {
             return Ok(());
         }
-        if width == 0 || !x.len().is_multiple_of(width) {
+        if width == 0 || !out.len().is_multiple_of(width) {
             return Err(KernelError::Shape {
-                kernel: NAME,
+                kernel: LAYER_NORM,
                 reason: "the elements are not whole rows",
             });
         }
-        pool.split_rows(x, x.len() / width, |_, own, _| {
-            for row in own.chunks_exact_mut(width) {
+        pool.split_rows(out, out.len() / width, |rows, own, _| {
+            for (row, own) in rows.zip(own.chunks_exact_mut(width)) {
+                if let Some(input) = input {
+                    own.copy_from_slice(&input[row * width..][..width]);
+                }
                 // SAFETY: the table is of this processor.
-                unsafe { (self.table.layer_norm)(row, gamma, beta, eps) };
+                unsafe { (self.table.layer_norm)(own, gamma, beta, eps) };
             }
         });
         Ok(())

@@ -4,7 +4,7 @@
 //! # Panics
 //! All functions panic when a buffer is shorter than the shape asks for.
 
-use crate::{Activation, Attention, Conv2d, Epilogue, GroupNorm, Heads};
+use crate::{Activation, Attention, Conv2d, Epilogue, GroupNorm, Heads, Matmul, Unary};
 
 /// The error function: its series with positive terms only below 3, the continued fraction of its complement above.
 #[must_use]
@@ -41,6 +41,52 @@ pub fn activate(activation: Activation, x: f64) -> f64 {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::Gelu => 0.5 * x * erfc(-x / std::f64::consts::SQRT_2),
         Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+    }
+}
+
+/// [`Unary`] of a number.
+#[must_use]
+pub fn unary(function: Unary, x: f64) -> f64 {
+    match function {
+        Unary::Activation(activation) => activate(activation, x),
+        Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Unary::Exp => x.exp(),
+        Unary::Erf => erf(x),
+        Unary::Sqrt => x.sqrt(),
+        Unary::Sin => x.sin(),
+        Unary::Cos => x.cos(),
+    }
+}
+
+/// [`crate::Kernels::geglu`].
+pub fn geglu(rows: usize, input: &[f32], out: &mut [f32]) {
+    let width = out.len() / rows;
+    for (row, out) in input
+        .chunks_exact(2 * width)
+        .zip(out.chunks_exact_mut(width))
+    {
+        for (i, out) in out.iter_mut().enumerate() {
+            let gate = activate(Activation::Gelu, f64::from(row[width + i]));
+            *out = (f64::from(row[i]) * gate) as f32;
+        }
+    }
+}
+
+/// [`crate::Kernels::matmul`].
+pub fn matmul(shape: Matmul, a: &[f32], b: &[f32], out: &mut [f32]) {
+    let (depth, columns) = (shape.depth, shape.columns);
+    for (at, out) in out.iter_mut().enumerate() {
+        let (row, column) = (at / columns, at % columns);
+        let matrix = if shape.shared { 0 } else { row / shape.rows };
+        let products = (0..depth).map(|k| {
+            let own = if shape.transposed {
+                column * depth + k
+            } else {
+                k * columns + column
+            };
+            f64::from(a[row * depth + k]) * f64::from(b[matrix * depth * columns + own])
+        });
+        *out = products.sum::<f64>() as f32;
     }
 }
 

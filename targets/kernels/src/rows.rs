@@ -1,8 +1,8 @@
 //! Kernels over one row of elements, written once over [`Simd`] and instantiated in `table.rs`.
 
 use crate::simd::Simd;
-use crate::simd::math::{activate, exp};
-use crate::{Activation, Epilogue};
+use crate::simd::math::{activate, erf, exp, exp_nonpositive, gelu, sigmoid};
+use crate::{Activation, Epilogue, Unary};
 
 /// Applies `f` to each vector of `x` and of the operands in step with it; the last, partial vector goes through zeros.
 macro_rules! for_each_vector {
@@ -37,6 +37,28 @@ pub(crate) fn epilogue<S: Simd>(s: S, x: &mut [f32], epilogue: Epilogue<'_>) {
     if let Some(residual) = epilogue.residual {
         for_each_vector!(s, x, residual; |v| s.add(v, residual));
     }
+}
+
+/// `x = function(x)`.
+#[inline(always)]
+pub(crate) fn unary<S: Simd>(s: S, x: &mut [f32], function: Unary) {
+    match function {
+        Unary::Activation(activation) => for_each_vector!(s, x; |v| activate(s, v, activation)),
+        Unary::Sigmoid => for_each_vector!(s, x; |v| sigmoid(s, v)),
+        Unary::Exp => for_each_vector!(s, x; |v| exp(s, v)),
+        Unary::Erf => for_each_vector!(s, x; |v| erf(s, v)),
+        // Rounded correctly in any instruction set.
+        Unary::Sqrt => x.iter_mut().for_each(|x| *x = x.sqrt()),
+        // Of a few numbers per call of a network.
+        Unary::Sin => x.iter_mut().for_each(|x| *x = x.sin()),
+        Unary::Cos => x.iter_mut().for_each(|x| *x = x.cos()),
+    }
+}
+
+/// `x = x · gelu(gate)`, element by element.
+#[inline(always)]
+pub(crate) fn multiply_gelu<S: Simd>(s: S, x: &mut [f32], gate: &[f32]) {
+    for_each_vector!(s, x, gate; |v| s.mul(v, gelu(s, gate)));
 }
 
 /// `x = (x - mean) · scale + shift`, then the activation; one value of each per element.
@@ -122,8 +144,17 @@ fn largest<S: Simd>(s: S, x: &[f32], least: f32) -> f32 {
 #[inline(always)]
 fn exp_sum<S: Simd>(s: S, x: &mut [f32], largest: f32) -> f32 {
     let largest = s.splat(largest);
-    for_each_vector!(s, x; |v| exp(s, s.sub(v, largest)));
-    sum(s, x)
+    let mut total = s.splat(0.0);
+    let mut chunks = x.chunks_exact_mut(S::LANES);
+    for chunk in &mut chunks {
+        let e = exp_nonpositive(s, s.sub(s.load(chunk), largest));
+        total = s.add(total, e);
+        s.store(chunk, e);
+    }
+    let rest = chunks.into_remainder();
+    let e = exp_nonpositive(s, s.sub(s.load_partial(rest, f32::NEG_INFINITY), largest));
+    s.store_partial(rest, e);
+    s.reduce_sum(s.add(total, e))
 }
 
 /// Softmax of a row. A row of negative infinities, which has none, becomes zeros.
@@ -135,7 +166,7 @@ pub(crate) fn softmax<S: Simd>(s: S, x: &mut [f32]) {
 }
 
 /// One step of the online softmax: `scores = exp(scores - largest)`, with the running largest and sum brought up to date.
-/// Returns the factor for what was accumulated before.
+/// Returns the factor for what was accumulated before. Whole vectors of scores are fastest.
 #[inline(always)]
 pub(crate) fn softmax_step<S: Simd>(s: S, scores: &mut [f32], state: &mut SoftmaxState) -> f32 {
     let most = largest(s, scores, state.largest);

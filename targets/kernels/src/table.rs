@@ -4,7 +4,7 @@ use crate::rows::{self, SoftmaxState};
 use crate::simd::Simd;
 use crate::simd::portable::Portable;
 use crate::tile::{self, MAX_ROWS, Tile, TileFn};
-use crate::{Activation, Epilogue};
+use crate::{Activation, Epilogue, Unary};
 
 /// `x`, mean, scale, shift and what follows ([`rows::normalize`]).
 pub(crate) type NormalizeFn = unsafe fn(&mut [f32], &[f32], &[f32], &[f32], Activation);
@@ -14,11 +14,13 @@ pub(crate) struct Table {
     pub name: &'static str,
     /// Rows of the largest tile.
     pub tile_rows: usize,
-    /// Columns of a tile.
+    /// Columns of the wider tiles, which divide those of a panel.
     pub tile_width: usize,
-    /// Tile of `i + 1` rows; filled up to `tile_rows` rows, above with the largest.
-    pub tiles: [TileFn; MAX_ROWS],
+    /// Tiles of one and of two vectors of columns, `i + 1` rows each; above `tile_rows` rows the largest again.
+    tiles: [[TileFn; MAX_ROWS]; 2],
     pub epilogue: unsafe fn(&mut [f32], Epilogue<'_>),
+    pub unary: unsafe fn(&mut [f32], Unary),
+    pub multiply_gelu: unsafe fn(&mut [f32], &[f32]),
     pub normalize: NormalizeFn,
     pub add: unsafe fn(&mut [f32], &[f32]),
     pub add_squares: unsafe fn(&mut [f32], &[f32], &[f32]),
@@ -28,21 +30,43 @@ pub(crate) struct Table {
     pub softmax_step: unsafe fn(&mut [f32], &mut SoftmaxState) -> f32,
 }
 
+impl Table {
+    /// The narrowest tile that has `rows` rows and at least `columns` columns, and its columns.
+    pub(crate) fn tile(&self, rows: usize, columns: usize) -> (TileFn, usize) {
+        assert!((1..=self.tile_rows).contains(&rows) && columns <= self.tile_width);
+        if columns <= self.tile_width / 2 {
+            (self.tiles[0][rows - 1], self.tile_width / 2)
+        } else {
+            (self.tiles[1][rows - 1], self.tile_width)
+        }
+    }
+}
+
 macro_rules! table {
     ($name:ident, $module:ident, $label:literal, $simd:ty, $token:expr $(, #[$feature:meta])?) => {
         mod $module {
             use super::*;
 
             $(#[$feature])?
-            unsafe fn run_tile<const R: usize>(t: Tile) {
+            unsafe fn run_tile<const R: usize, const WIDE: bool>(t: Tile) {
                 // SAFETY: the token holds by the contract of the table, the operands by that of the tile.
-                unsafe { tile::run::<$simd, R>($token, t) }
+                unsafe { tile::run::<$simd, R, WIDE>($token, t) }
             }
 
             // SAFETY of the token in each: by the contract of the table.
             $(#[$feature])?
             pub(super) unsafe fn epilogue(x: &mut [f32], e: Epilogue<'_>) {
                 rows::epilogue(unsafe { $token }, x, e);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn unary(x: &mut [f32], function: Unary) {
+                rows::unary(unsafe { $token }, x, function);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn multiply_gelu(x: &mut [f32], gate: &[f32]) {
+                rows::multiply_gelu(unsafe { $token }, x, gate);
             }
 
             $(#[$feature])?
@@ -85,22 +109,26 @@ macro_rules! table {
                 if wanted < <$simd>::TILE_ROWS { wanted } else { <$simd>::TILE_ROWS }
             }
 
-            pub(super) const TILES: [TileFn; MAX_ROWS] = [
-                run_tile::<{ rows_of(1) }>,
-                run_tile::<{ rows_of(2) }>,
-                run_tile::<{ rows_of(3) }>,
-                run_tile::<{ rows_of(4) }>,
-                run_tile::<{ rows_of(5) }>,
-                run_tile::<{ rows_of(6) }>,
-                run_tile::<{ rows_of(7) }>,
-                run_tile::<{ rows_of(8) }>,
-                run_tile::<{ rows_of(9) }>,
-                run_tile::<{ rows_of(10) }>,
-                run_tile::<{ rows_of(11) }>,
-                run_tile::<{ rows_of(12) }>,
-                run_tile::<{ rows_of(13) }>,
-                run_tile::<{ rows_of(14) }>,
-            ];
+            const fn tiles<const WIDE: bool>() -> [TileFn; MAX_ROWS] {
+                [
+                    run_tile::<{ rows_of(1) }, WIDE>,
+                    run_tile::<{ rows_of(2) }, WIDE>,
+                    run_tile::<{ rows_of(3) }, WIDE>,
+                    run_tile::<{ rows_of(4) }, WIDE>,
+                    run_tile::<{ rows_of(5) }, WIDE>,
+                    run_tile::<{ rows_of(6) }, WIDE>,
+                    run_tile::<{ rows_of(7) }, WIDE>,
+                    run_tile::<{ rows_of(8) }, WIDE>,
+                    run_tile::<{ rows_of(9) }, WIDE>,
+                    run_tile::<{ rows_of(10) }, WIDE>,
+                    run_tile::<{ rows_of(11) }, WIDE>,
+                    run_tile::<{ rows_of(12) }, WIDE>,
+                    run_tile::<{ rows_of(13) }, WIDE>,
+                    run_tile::<{ rows_of(14) }, WIDE>,
+                ]
+            }
+
+            pub(super) const TILES: [[TileFn; MAX_ROWS]; 2] = [tiles::<false>(), tiles::<true>()];
         }
 
         pub(crate) static $name: Table = Table {
@@ -109,6 +137,8 @@ macro_rules! table {
             tile_width: 2 * <$simd>::LANES,
             tiles: $module::TILES,
             epilogue: $module::epilogue,
+            unary: $module::unary,
+            multiply_gelu: $module::multiply_gelu,
             normalize: $module::normalize,
             add: $module::add,
             add_squares: $module::add_squares,
@@ -127,6 +157,10 @@ unsafe fn portable() -> Portable {
 }
 
 table!(PORTABLE, portable_kernels, "portable", Portable, portable());
+#[cfg(target_arch = "aarch64")]
+use crate::simd::neon::Neon;
+#[cfg(target_arch = "aarch64")]
+table!(NEON, neon_kernels, "neon", Neon, Neon::assume(), #[target_feature(enable = "neon")]);
 #[cfg(target_arch = "x86_64")]
 use crate::simd::x86::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]

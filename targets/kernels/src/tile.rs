@@ -1,10 +1,11 @@
-//! The GEMM tile: `R` rows times two vectors of columns, accumulated in registers.
+//! The GEMM tile: `R` rows times one or two vectors of columns, accumulated in registers.
 
+use crate::PANEL_WIDTH;
 use crate::simd::Simd;
 
-/// Terms of the dot products that one tile call adds up: activations of a row panel and weights of a column panel over
-/// this depth fit the first-level cache together.
-pub(crate) const DEPTH: usize = 256;
+/// Terms of the dot products that one tile call adds up: weights of a column panel over this depth stay in the first-level
+/// cache while row panels pass by. The widths of the SD v1.5 UNet are multiples of it.
+pub(crate) const DEPTH: usize = 320;
 
 /// Elements between two rows of a panel of activations. A constant, so that a row is a displacement and not a register;
 /// longer than [`DEPTH`] by a cache line, so that the rows do not share cache sets.
@@ -13,59 +14,106 @@ pub(crate) const ROW_STRIDE: usize = DEPTH + 16;
 /// Rows of the largest tile of any instruction set.
 pub(crate) const MAX_ROWS: usize = 14;
 
-/// Columns of the widest tile of any instruction set.
-pub(crate) const MAX_WIDTH: usize = 32;
-
-/// Operands of one tile: `c += a · b`, or `c = a · b` when not `accumulate`.
+/// Operands of one tile: `c = a · b`, plus what is given of `bias`, `c` itself and `residual`.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
     /// Activations `[rows][ROW_STRIDE]`, of which `depth` columns are used.
     pub a: *const f32,
-    /// Weights `[depth][width]`.
+    /// Weights: the vectors of each row of a panel `[depth][PANEL_WIDTH]`, from the column of the tile on.
     pub b: *const f32,
     /// Terms, at most [`DEPTH`].
     pub depth: usize,
-    /// Results `[rows][c_stride]`, of which `width` columns are written.
+    /// Results `[rows][c_stride]`, of which the vectors are written.
     pub c: *mut f32,
     /// Elements between rows of `c`.
     pub c_stride: usize,
     /// Whether the results are added to what `c` holds.
     pub accumulate: bool,
+    /// Vectors that are added to each row, or null.
+    pub bias: *const f32,
+    /// Rows like those of `c` that are added, or null.
+    pub residual: *const f32,
 }
 
 /// A tile of a fixed number of rows.
 pub(crate) type TileFn = unsafe fn(Tile);
 
-/// Runs one tile of `R` rows.
+/// Runs one tile of `R` rows, two vectors of columns when `WIDE`, else one.
+///
+/// The second vector is a condition and not a loop: the compiler must unroll all of it to keep the sums in registers.
 ///
 /// # Safety
-/// All of `a`, `b` and `c` that [`Tile`] describes for `R` rows and `2 · LANES` columns must be in bounds, `c` exclusively.
+/// All of the operands that [`Tile`] describes for the rows and columns must be in bounds, `c` exclusively.
 #[inline(always)]
-pub(crate) unsafe fn run<S: Simd, const R: usize>(s: S, tile: Tile) {
+pub(crate) unsafe fn run<S: Simd, const R: usize, const WIDE: bool>(s: S, tile: Tile) {
     let zero = s.splat(0.0);
     let mut sums = [[zero; 2]; R];
     // SAFETY: every address is within the operands that the caller vouches for: `r < R`, `k < depth`.
     unsafe {
-        if tile.accumulate {
-            for (r, sum) in sums.iter_mut().enumerate() {
-                let c = tile.c.add(r * tile.c_stride);
-                *sum = [s.load_ptr(c), s.load_ptr(c.add(S::LANES))];
+        // On its way to the cache while the products are summed.
+        for r in 0..R {
+            let c = tile.c.add(r * tile.c_stride);
+            s.prefetch(c);
+            if WIDE {
+                s.prefetch(c.add(2 * S::LANES - 1));
             }
         }
         let (mut a, mut b) = (tile.a, tile.b);
         for _ in 0..tile.depth {
-            let (left, right) = (s.load_ptr(b), s.load_ptr(b.add(S::LANES)));
+            let left = s.load_ptr(b);
+            let right = if WIDE {
+                s.load_ptr(b.add(S::LANES))
+            } else {
+                zero
+            };
             for (r, sum) in sums.iter_mut().enumerate() {
                 let x = s.splat(*a.add(r * ROW_STRIDE));
-                *sum = [s.mul_add(x, left, sum[0]), s.mul_add(x, right, sum[1])];
+                sum[0] = s.mul_add(x, left, sum[0]);
+                if WIDE {
+                    sum[1] = s.mul_add(x, right, sum[1]);
+                }
             }
             a = a.add(1);
-            b = b.add(2 * S::LANES);
+            b = b.add(PANEL_WIDTH);
+        }
+        if !tile.bias.is_null() {
+            add_rows::<S, R, WIDE>(s, &mut sums, tile.bias, 0);
+        }
+        if tile.accumulate {
+            add_rows::<S, R, WIDE>(s, &mut sums, tile.c, tile.c_stride);
+        }
+        if !tile.residual.is_null() {
+            add_rows::<S, R, WIDE>(s, &mut sums, tile.residual, tile.c_stride);
         }
         for (r, sum) in sums.iter().enumerate() {
             let c = tile.c.add(r * tile.c_stride);
             s.store_ptr(c, sum[0]);
-            s.store_ptr(c.add(S::LANES), sum[1]);
+            if WIDE {
+                s.store_ptr(c.add(S::LANES), sum[1]);
+            }
+        }
+    }
+}
+
+/// Adds rows that are `stride` elements apart.
+///
+/// # Safety
+/// They must be readable.
+#[inline(always)]
+unsafe fn add_rows<S: Simd, const R: usize, const WIDE: bool>(
+    s: S,
+    sums: &mut [[S::V; 2]; R],
+    rows: *const f32,
+    stride: usize,
+) {
+    for (r, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let row = rows.add(r * stride);
+            sum[0] = s.add(sum[0], s.load_ptr(row));
+            if WIDE {
+                sum[1] = s.add(sum[1], s.load_ptr(row.add(S::LANES)));
+            }
         }
     }
 }

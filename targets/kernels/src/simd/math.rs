@@ -12,11 +12,9 @@ const LN2_HIGH: f32 = 0.693_359_4;
 /// What [`LN2_HIGH`] lacks.
 const LN2_LOW: f32 = -2.121_944_4e-4;
 
-/// `exp(x)`, at most 2 ulp from the exact value; 0 where that is below the smallest normal number.
-///
-/// `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`, and the Taylor series of `exp(r)` up to `r⁷` (remainder below 6e-9).
+/// `n` and `exp(r)` with `x = n ln 2 + r`.
 #[inline(always)]
-pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+fn exp_parts<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
     const TAYLOR: [f32; 7] = [
         1.0 / 720.0,
         1.0 / 120.0,
@@ -26,21 +24,38 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
         1.0,
         1.0,
     ];
-    let (low, high) = (s.splat(EXP_MIN), s.splat(EXP_MAX));
-    // In this order of operands "not a number" passes through.
-    let clamped = s.min(high, s.max(low, x));
-    let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
-    let r = s.mul_add(n, s.splat(-LN2_HIGH), clamped);
+    let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
+    let r = s.mul_add(n, s.splat(-LN2_HIGH), x);
     let r = s.mul_add(n, s.splat(-LN2_LOW), r);
     let mut p = s.splat(1.0 / 5040.0);
     for c in TAYLOR {
         p = s.mul_add(p, r, s.splat(c));
     }
+    (n, p)
+}
+
+/// `exp(x)`, at most 2 ulp from the exact value; 0 where that is below the smallest normal number.
+///
+/// `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`, and the Taylor series of `exp(r)` up to `r⁷` (remainder below 6e-9).
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+    let (low, high) = (s.splat(EXP_MIN), s.splat(EXP_MAX));
+    // In this order of operands "not a number" passes through.
+    let clamped = s.min(high, s.max(low, x));
+    let (n, p) = exp_parts(s, clamped);
     // n reaches 128, which has no power in f32: two factors.
     let half = s.round(s.mul(n, s.splat(0.5)));
     let y = s.mul(s.mul(p, s.exp2_int(half)), s.exp2_int(s.sub(n, half)));
     let y = s.select_lt(x, low, s.splat(0.0), y);
     s.select_lt(high, x, s.splat(f32::INFINITY), y)
+}
+
+/// [`exp`] of numbers up to 0, with less to do.
+#[inline(always)]
+pub(crate) fn exp_nonpositive<S: Simd>(s: S, x: S::V) -> S::V {
+    let low = s.splat(EXP_MIN);
+    let (n, p) = exp_parts(s, s.max(low, x));
+    s.select_lt(x, low, s.splat(0.0), s.mul(p, s.exp2_int(n)))
 }
 
 /// `1 - erf(z)` for `z ≥ 0`, relative error below 1e-6 where the value is a normal number and `mul_add` rounds once;
@@ -84,9 +99,26 @@ fn swish<S: Simd>(s: S, x: S::V, slope: f32) -> S::V {
     s.div(x, s.add(s.splat(1.0), e))
 }
 
+/// `1 / (1 + exp(-x))`.
+#[inline(always)]
+pub(crate) fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
+    let one = s.splat(1.0);
+    let e = exp(s, s.sub(s.splat(0.0), x));
+    s.div(one, s.add(one, e))
+}
+
+/// The error function, absolute error below 1e-6.
+#[inline(always)]
+pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
+    let zero = s.splat(0.0);
+    let negative = s.sub(zero, x);
+    let above = s.sub(s.splat(1.0), erfc(s, s.max(negative, x)));
+    s.select_lt(x, zero, s.sub(zero, above), above)
+}
+
 /// `x Φ(x)`: through the tail of the distribution on both sides, so that nothing cancels.
 #[inline(always)]
-fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
+pub(crate) fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
     let zero = s.splat(0.0);
     let absolute = s.max(s.sub(zero, x), x);
     let tail = erfc(s, s.mul(absolute, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
@@ -123,6 +155,9 @@ mod tests {
                 let found = exp(Portable, [x; 8])[0];
                 let ulp = f64::from(f32::from_bits((exact as f32).to_bits() + 1) - exact as f32);
                 worst = worst.max((f64::from(found) - exact).abs() / ulp);
+                if x <= 0.0 {
+                    assert_eq!(exp_nonpositive(Portable, [x; 8])[0], found);
+                }
             }
         }
         assert!(worst <= 2.0, "{worst} ulp");
@@ -155,6 +190,10 @@ mod tests {
         assert_eq!(y[..3], [0.0, 0.0, 1.0]);
         assert!(y[3].is_finite());
         assert_eq!(y[4..7], [f32::INFINITY, f32::INFINITY, 0.0]);
+        assert!(y[7].is_nan());
+        let nonpositive = x.map(|x| if x > 0.0 { -x } else { x });
+        let y = exp_nonpositive(Portable, nonpositive);
+        assert_eq!((&y[..3], &y[4..7]), (&[0.0, 0.0, 1.0][..], &[0.0; 3][..]));
         assert!(y[7].is_nan());
     }
 }

@@ -1,10 +1,12 @@
 //! One interface over the vector instructions, so that each kernel is written once.
 //!
-//! A value of a type that implements [`Simd`] proves that the processor has the instructions: the x86 ones can only be
-//! made by an `unsafe` constructor, everything after it is safe. Methods and the kernels over them are `inline(always)`,
+//! A value of a type that implements [`Simd`] proves that the processor has the instructions: all but the portable
+//! one can only be made by an `unsafe` constructor, everything after it is safe. Methods and the kernels over them are `inline(always)`,
 //! so that they take the target features of the function in `table.rs` they are instantiated in.
 
 pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
@@ -34,6 +36,9 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `LANES` elements from `x` on must be writable.
     unsafe fn store_ptr(self, x: *mut f32, v: Self::V);
+    /// Asks for the cache line of an address, of which nothing is required.
+    #[inline(always)]
+    fn prefetch(self, _x: *const f32) {}
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a - b`.
@@ -88,6 +93,18 @@ pub(crate) trait Simd: Copy {
         }
         largest
     }
+}
+
+/// Asks for elements that will be used soon to be brought to the second-level cache.
+pub(crate) fn fetch<T>(elements: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in elements.chunks((64 / size_of::<T>().max(1)).max(1)) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction, and it requires nothing of the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = elements;
 }
 
 /// Lanes of the widest vector.

@@ -63,6 +63,11 @@ macro_rules! arithmetic {
         }
 
         #[inline(always)]
+        fn prefetch(self, x: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
+        }
+
+        #[inline(always)]
         fn add(self, a: Self::V, b: Self::V) -> Self::V {
             unsafe { $add(a, b) }
         }
@@ -142,6 +147,26 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn reduce_sum(self, v: __m256) -> f32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, v: __m256) -> f32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
     fn select_lt(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
@@ -181,6 +206,18 @@ impl Simd for Avx512 {
             let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
         }
+    }
+
+    #[inline(always)]
+    fn reduce_sum(self, v: __m512) -> f32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_reduce_add_ps(v) }
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, v: __m512) -> f32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_reduce_max_ps(v) }
     }
 
     #[inline(always)]
