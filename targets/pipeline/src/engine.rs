@@ -92,3 +92,31 @@ pub trait Engine {
     /// When the network cannot run.
     fn decode(&mut self, latents: &[f32], image: &mut [f32]) -> Result<(), Self::Error>;
 }
+
+impl<T: Engine + ?Sized> Engine for Box<T> {
+    type Error = T::Error;
+
+    fn geometry(&self) -> Geometry {
+        (**self).geometry()
+    }
+
+    fn encode_text(
+        &mut self,
+        input_ids: &[u32],
+        embeddings: &mut [f32],
+    ) -> Result<(), Self::Error> {
+        (**self).encode_text(input_ids, embeddings)
+    }
+
+    fn denoise(
+        &mut self,
+        input: UnetInput<'_>,
+        predictions: &mut [f32],
+    ) -> Result<(), Self::Error> {
+        (**self).denoise(input, predictions)
+    }
+
+    fn decode(&mut self, latents: &[f32], image: &mut [f32]) -> Result<(), Self::Error> {
+        (**self).decode(latents, image)
+    }
+}

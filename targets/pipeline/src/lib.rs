@@ -1,5 +1,5 @@
 //! Everything of a Stable Diffusion run that is not a network: tokenizer, DDIM schedule, noise, guidance, picture, and the
-//! loop that puts them around an [`Engine`].
+//! loop that puts them around an [`Engine`]. [`NetworkEngine`] makes one of three compiled graphs.
 //!
 //! The crate runs on the device. It uses no crate of the compiler, reads no files, has no threads and no unsafe code, and
 //! gives the same bits on every machine for the same engine outputs. [`Pipeline::generate`] is the entry point.
@@ -78,6 +78,7 @@
 mod engine;
 mod guidance;
 mod image;
+mod network;
 mod noise;
 mod pipeline;
 mod scheduler;
@@ -86,6 +87,7 @@ mod tokenizer;
 pub use engine::{Engine, Geometry, UnetInput};
 pub use guidance::{guide, is_guided};
 pub use image::{Image, ImageError};
+pub use network::{Data, InterfaceError, Network, NetworkEngine, NetworkKind, Port, PortType};
 pub use noise::standard_normal;
 pub use pipeline::{Generation, InitLatents, Pipeline, PipelineError, Progress, Request, Stage};
 pub use scheduler::{
