@@ -194,9 +194,9 @@ pub enum TableFault {
         /// The number in the file.
         code: u16,
     },
-    /// The variants do not begin with the canonical one, or their layouts do not ascend.
+    /// The variants do not begin with the canonical one or the one in panels, have both, or do not ascend by layout.
     #[error(
-        "tensor '{tensor}': layout {layout} is out of order; the canonical layout 0 comes first"
+        "tensor '{tensor}': layout {layout} is out of order; layout 0 or 1 comes first, and only one of the two"
     )]
     Variants {
         /// The tensor.
@@ -204,7 +204,7 @@ pub enum TableFault {
         /// The layout that is out of order.
         layout: LayoutId,
     },
-    /// The canonical variant is not as long as shape and type make it, or a packed one is empty.
+    /// The first variant is not as long as layout, shape and type make it, or another one is empty.
     #[error(
         "tensor '{tensor}', layout {layout}: {length} bytes do not fit shape {shape:?} of {dtype}"
     )]

@@ -20,17 +20,27 @@ pub struct TensorPlan {
     name: String,
     shape: Vec<u64>,
     dtype: DType,
+    base: LayoutId,
     packed: Vec<(LayoutId, DType, u64)>,
 }
 
 impl TensorPlan {
-    /// A tensor in the canonical layout, which the reader always finds.
+    /// A tensor in the canonical layout.
     pub fn new(name: impl Into<String>, shape: &[u64], dtype: DType) -> Self {
         TensorPlan {
             name: name.into(),
             shape: shape.to_vec(),
             dtype,
+            base: LayoutId::CANONICAL,
             packed: Vec::new(),
+        }
+    }
+
+    /// A tensor `[columns, depth…]` in [`LayoutId::PANELS`] and not in the canonical layout.
+    pub fn panels(name: impl Into<String>, shape: &[u64], dtype: DType) -> Self {
+        TensorPlan {
+            base: LayoutId::PANELS,
+            ..TensorPlan::new(name, shape, dtype)
         }
     }
 
@@ -58,9 +68,9 @@ impl TensorPlan {
         if self.name.is_empty() {
             return Err(TableFault::EmptyName(0));
         }
-        let canonical = self.dtype.byte_len(&self.shape).unwrap_or(0);
-        let canonical = (LayoutId::CANONICAL, self.dtype, canonical);
-        let variants = std::iter::once(canonical).chain(self.packed.iter().copied());
+        let length = self.dtype.base_len(self.base, &self.shape).unwrap_or(0);
+        let base = (self.base, self.dtype, length);
+        let variants = std::iter::once(base).chain(self.packed.iter().copied());
         let variants = variants.map(|(layout, dtype, length)| Variant {
             dtype,
             layout,
@@ -133,8 +143,8 @@ impl Plan {
         self.segment_limit = bytes;
     }
 
-    /// Adds a tensor. The canonical variants of a stage stand in the file in the order of these calls, which is best the
-    /// order of use; the packed ones follow, layout after layout, each layout in segments of its own.
+    /// Adds a tensor. The variants of a stage stand in the file layout after layout, each in segments of its own, and those
+    /// of a layout in the order of these calls, which is best the order of use.
     pub fn add_tensor(&mut self, stage: Stage, tensor: TensorPlan) {
         self.tensors.entry(stage).or_default().push(tensor);
     }

@@ -29,7 +29,7 @@
 //! container.verify()?;
 //! let bias = container.tensor(Stage::Unet, "conv_in.bias")?;
 //! assert_eq!(bias.shape(), [2]);
-//! assert_eq!(bias.canonical(), [0, 0, 0x80, 0x3f, 0, 0, 0, 0x40]);
+//! assert_eq!(bias.canonical().as_ref(), [0, 0, 0x80, 0x3f, 0, 0, 0, 0x40]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -56,4 +56,4 @@ pub use layout::{Layout, Placement, Plan, TensorPlan};
 pub use limits::{SEGMENT_ALIGN, SEGMENT_LIMIT, TENSOR_ALIGN};
 pub use reader::{Container, SharedBytes, TensorView};
 pub use section::{Section, SectionId, SectionKind, Stage};
-pub use tensor::{DType, LayoutId, Tensor, Variant};
+pub use tensor::{DType, LayoutId, PANEL_WIDTH, Tensor, Variant};

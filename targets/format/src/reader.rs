@@ -1,5 +1,6 @@
 //! Reading a file whose every byte may be wrong.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
@@ -12,7 +13,7 @@ use crate::header::{self, Contents, Version};
 use crate::limits::{MAX_SEGMENT_ALIGN, SEGMENT_ALIGN, align_up};
 use crate::mmap::map_file;
 use crate::section::{Section, SectionId, SectionKind, Stage};
-use crate::tensor::{LayoutId, Tensor, Variant};
+use crate::tensor::{DType, LayoutId, PANEL_WIDTH, Tensor, Variant};
 use crate::{metadata, table};
 
 /// The bytes of a file, mapped or in memory.
@@ -310,20 +311,26 @@ impl<'a> TensorView<'a> {
         &self.tensor.shape
     }
 
-    /// The variants: the canonical one, then the packed ones by ascending layout.
+    /// The variants: the canonical one or that in panels, then the others by ascending layout.
     pub fn variants(&self) -> &'a [Variant] {
         &self.tensor.variants
-    }
-
-    /// Data of the canonical variant, which is the first of [`TensorView::variants`].
-    pub fn canonical(&self) -> &'a [u8] {
-        self.data(&self.tensor.variants[0])
     }
 
     /// A variant and its data; `None` when the tensor does not have it.
     pub fn packed(&self, layout: LayoutId) -> Option<(&'a Variant, &'a [u8])> {
         let variant = self.tensor.variants.iter().find(|v| v.layout == layout)?;
         Some((variant, self.data(variant)))
+    }
+
+    /// The elements row-major in the order of the shape: borrowed where the file has them so, taken out of their panels
+    /// otherwise.
+    pub fn canonical(&self) -> Cow<'a, [u8]> {
+        let base = &self.tensor.variants[0];
+        let data = self.data(base);
+        if base.layout == LayoutId::CANONICAL {
+            return Cow::Borrowed(data);
+        }
+        Cow::Owned(unpack_panels(data, base.dtype, &self.tensor.shape))
     }
 
     fn data(&self, variant: &Variant) -> &'a [u8] {
@@ -337,6 +344,22 @@ impl fmt::Debug for TensorView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tensor.fmt(f)
     }
+}
+
+/// The rows `[columns][depth]` of panels `[⌈columns / 32⌉][depth][32]`, whose length fits type and shape.
+fn unpack_panels(panels: &[u8], dtype: DType, shape: &[u64]) -> Vec<u8> {
+    let size = (dtype.bits() / 8) as usize;
+    let columns = shape[0] as usize;
+    let line = PANEL_WIDTH as usize * size;
+    let depth = panels.len() / (columns.next_multiple_of(PANEL_WIDTH as usize) * size);
+    let mut rows = Vec::with_capacity(columns * depth * size);
+    for column in 0..columns {
+        let panel = &panels[column / PANEL_WIDTH as usize * depth * line..][..depth * line];
+        let at = column % PANEL_WIDTH as usize * size;
+        let elements = panel.chunks_exact(line).map(|l| &l[at..at + size]);
+        rows.extend(elements.flatten());
+    }
+    rows
 }
 
 /// Bytes of a section whose place has been checked.

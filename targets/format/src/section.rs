@@ -28,7 +28,7 @@ impl Stage {
     }
 
     /// The number in the file; 0 is for sections of no stage.
-    pub(crate) fn code(self) -> u16 {
+    pub fn code(self) -> u16 {
         match self {
             Stage::TextEncoder => 1,
             Stage::Unet => 2,
@@ -36,7 +36,8 @@ impl Stage {
         }
     }
 
-    fn from_code(code: u16) -> Option<Self> {
+    /// The stage of a number in the file.
+    pub fn from_code(code: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.code() == code)
     }
 }

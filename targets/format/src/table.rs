@@ -113,34 +113,37 @@ fn parse_tensor(cursor: &mut Cursor<'_>) -> Result<Tensor, TableFault> {
     Ok(tensor)
 }
 
-/// Checks order and lengths of a tensor's variants.
+/// Checks order and lengths of a tensor's variants: first the canonical one or that in panels, then any other.
 pub(crate) fn check_variants(tensor: &Tensor) -> Result<(), TableFault> {
     let order = |layout| TableFault::Variants {
         tensor: tensor.name.clone(),
         layout,
     };
-    let canonical = tensor
+    let (base, others) = tensor
         .variants
-        .first()
+        .split_first()
         .ok_or_else(|| order(LayoutId::CANONICAL))?;
-    if canonical.layout != LayoutId::CANONICAL {
-        return Err(order(canonical.layout));
+    if base.layout > LayoutId::PANELS {
+        return Err(order(base.layout));
     }
-    if let Some(pair) = tensor
-        .variants
-        .windows(2)
-        .find(|p| p[0].layout >= p[1].layout)
-    {
-        return Err(order(pair[1].layout));
+    // Both base layouts at once would hold the tensor twice.
+    let mut last = LayoutId::PANELS;
+    for variant in others {
+        if variant.layout <= last {
+            return Err(order(variant.layout));
+        }
+        last = variant.layout;
     }
-    let expected = canonical.dtype.byte_len(&tensor.shape);
-    let expected = expected.ok_or_else(|| TableFault::Shape {
-        tensor: tensor.name.clone(),
-        shape: tensor.shape.clone(),
-    })?;
-    for variant in &tensor.variants {
-        let fits = match variant.layout {
-            LayoutId::CANONICAL => variant.length == expected,
+    if base.dtype.byte_len(&tensor.shape).is_none() {
+        return Err(TableFault::Shape {
+            tensor: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+        });
+    }
+    let expected = base.dtype.base_len(base.layout, &tensor.shape);
+    for (index, variant) in tensor.variants.iter().enumerate() {
+        let fits = match index {
+            0 => Some(variant.length) == expected,
             _ => variant.length > 0,
         };
         if !fits {

@@ -69,6 +69,29 @@ impl DType {
         }
         (bits != 0).then(|| bits.div_ceil(8))
     }
+
+    /// Bytes of a tensor of this shape in [`LayoutId::PANELS`]; `None` for less than two dimensions, for elements that are
+    /// no whole bytes, and as for [`DType::byte_len`].
+    pub fn panels_len(self, shape: &[u64]) -> Option<u64> {
+        let [columns, depth @ ..] = shape else {
+            return None;
+        };
+        if depth.is_empty() || *columns == 0 || !self.bits().is_multiple_of(8) {
+            return None;
+        }
+        let filled = columns.checked_next_multiple_of(PANEL_WIDTH)?;
+        self.byte_len(depth)?.checked_mul(filled)
+    }
+
+    /// Bytes of a tensor of this shape in a layout that stands for the tensor: canonical, or panels. `None` for other
+    /// layouts, and for shapes and types that the layout does not take.
+    pub(crate) fn base_len(self, layout: LayoutId, shape: &[u64]) -> Option<u64> {
+        match layout {
+            LayoutId::CANONICAL => self.byte_len(shape),
+            LayoutId::PANELS => self.panels_len(shape),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for DType {
@@ -77,14 +100,21 @@ impl fmt::Display for DType {
     }
 }
 
-/// How the elements of a variant are arranged. The container knows [`LayoutId::CANONICAL`] only; the kernels that read
-/// packed variants give the other numbers their meaning.
+/// Columns of a panel of [`LayoutId::PANELS`].
+pub const PANEL_WIDTH: u64 = 32;
+
+/// How the elements of a variant are arranged. The container knows [`LayoutId::CANONICAL`] and [`LayoutId::PANELS`]; the
+/// kernels that read other variants give those numbers their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayoutId(pub u16);
 
 impl LayoutId {
-    /// Row-major in the order of the shape, without gaps. Every tensor has this variant.
+    /// Row-major in the order of the shape, without gaps.
     pub const CANONICAL: LayoutId = LayoutId(0);
+
+    /// Panels of [`PANEL_WIDTH`] columns, as products read them: the shape is `[columns, depth…]`, and element `(c, d)` of
+    /// the matrix `[columns][depth]` is at `[c / 32][d][c mod 32]`. Columns are filled up with zeros to whole panels.
+    pub const PANELS: LayoutId = LayoutId(1);
 }
 
 impl fmt::Display for LayoutId {
@@ -115,7 +145,7 @@ pub struct Tensor {
     pub name: String,
     /// Dimensions, outermost first; none for a scalar.
     pub shape: Vec<u64>,
-    /// The canonical variant, then the packed ones by ascending layout.
+    /// The canonical variant or that in panels, then the others by ascending layout.
     pub variants: Vec<Variant>,
 }
 
@@ -137,6 +167,23 @@ mod tests {
             (DType::U4, &[1 << 61], Some(1 << 60)),
         ] {
             assert_eq!(dtype.byte_len(shape), expected, "{dtype} {shape:?}");
+        }
+    }
+
+    #[test]
+    fn panels_are_filled_up() {
+        for (dtype, shape, expected) in [
+            (DType::F32, &[2, 3][..], Some(4 * 32 * 3)),
+            (DType::F16, &[33, 3, 3, 4], Some(2 * 64 * 36)),
+            (DType::U8, &[32, 1], Some(32)),
+            (DType::U4, &[32, 2], None),
+            (DType::F32, &[2], None),
+            (DType::F32, &[0, 3], None),
+            (DType::F32, &[3, 0], None),
+            (DType::U8, &[u64::MAX, 1], None),
+            (DType::U8, &[33, 1 << 58], None),
+        ] {
+            assert_eq!(dtype.panels_len(shape), expected, "{dtype} {shape:?}");
         }
     }
 

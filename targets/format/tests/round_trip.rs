@@ -55,10 +55,10 @@ fn the_handmade_file_is_read() {
     let a = container.tensor(Stage::Unet, "a").unwrap();
     assert_eq!(a.shape(), [2]);
     assert_eq!(a.variants()[0].dtype, DType::F32);
-    assert_eq!(a.canonical(), [0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]);
+    assert_eq!(*a.canonical(), [0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]);
     assert!(a.packed(LayoutId(7)).is_none());
     let b = container.tensor(Stage::Unet, "b").unwrap();
-    assert_eq!((b.shape(), b.canonical()), (&[][..], &[0x11, 0x22][..]));
+    assert_eq!((b.shape(), &*b.canonical()), (&[][..], &[0x11, 0x22][..]));
     let (variant, bytes) = b.packed(LayoutId(7)).unwrap();
     assert_eq!((variant.dtype, bytes), (DType::Bf16, &[1, 2, 3, 4, 5][..]));
 
@@ -124,6 +124,42 @@ fn positioned_writes_and_a_seal_give_the_handmade_file() {
     container.verify().unwrap();
     let tensor = container.tensor(Stage::Unet, "a").unwrap();
     assert_eq!(tensor.canonical().as_ptr() as usize % 64, 0);
+}
+
+/// Element `(c, d)` of the matrix is `100 c + d`.
+#[test]
+fn a_tensor_in_panels_is_given_back_row_by_row() {
+    let mut plan = Plan::new();
+    plan.add_tensor(Stage::Unet, TensorPlan::panels("w", &[33, 2, 3], DType::U8));
+    plan.add_tensor(Stage::Unet, TensorPlan::panels("v", &[2, 5], DType::F16));
+    let layout = plan.layout().unwrap();
+    let mut out = Cursor::new(Vec::new());
+    let element = |column: usize, depth: usize| match column {
+        33.. => 0,
+        _ => (7 * column + depth) as u8,
+    };
+    let write = layout.write(&mut out, |placement, out| {
+        assert_eq!(placement.layout, LayoutId::PANELS);
+        if placement.name == "v" {
+            // Two columns of f16; the low byte says which element it is.
+            let halves = (0..5 * 32).flat_map(|i| [if i % 32 < 2 { i as u8 } else { 0 }, 0]);
+            return out.write_all(&halves.collect::<Vec<u8>>());
+        }
+        let panels = (0..2 * 6 * 32).map(|i| element(i / 192 * 32 + i % 32, i / 32 % 6));
+        out.write_all(&panels.collect::<Vec<u8>>())
+    });
+    write.unwrap();
+    let container = tiny::open(&out.into_inner()).unwrap();
+    container.verify().unwrap();
+
+    let w = container.tensor(Stage::Unet, "w").unwrap();
+    let rows = (0..33 * 6).map(|i| element(i / 6, i % 6));
+    assert_eq!(*w.canonical(), rows.collect::<Vec<u8>>());
+    assert_eq!((w.shape(), w.variants()[0].length), (&[33, 2, 3][..], 384));
+    assert!(w.packed(LayoutId::CANONICAL).is_none());
+    let v = container.tensor(Stage::Unet, "v").unwrap().canonical();
+    let low: Vec<u8> = v.chunks(2).map(|b| b[0]).collect();
+    assert_eq!(low, [0, 32, 64, 96, 128, 1, 33, 65, 97, 129]);
 }
 
 #[test]
@@ -204,13 +240,29 @@ fn plans_that_break_a_rule_are_refused() {
         ),
         (
             "0 bytes do not fit",
-            vec![tensor("w", &[1]).with_packed(LayoutId(1), DType::F32, 0)],
+            vec![tensor("w", &[1]).with_packed(LayoutId(2), DType::F32, 0)],
+        ),
+        (
+            "layout 1 is out of order",
+            vec![tensor("w", &[1, 1]).with_packed(LayoutId::PANELS, DType::F32, 128)],
+        ),
+        (
+            "layout 1: 0 bytes do not fit shape [3] of f32",
+            vec![TensorPlan::panels("w", &[3], DType::F32)],
+        ),
+        (
+            "layout 1: 0 bytes do not fit shape [3, 2] of u4",
+            vec![TensorPlan::panels("w", &[3, 2], DType::U4)],
+        ),
+        (
+            "has a dimension of 0",
+            vec![TensorPlan::panels("w", &[3, 0], DType::F32)],
         ),
         (
             "more than a file can hold",
             vec![
                 tensor("v", &[1 << 58]),
-                tensor("w", &[1]).with_packed(LayoutId(1), DType::F32, u64::MAX),
+                tensor("w", &[1]).with_packed(LayoutId(2), DType::F32, u64::MAX),
             ],
         ),
     ] {
