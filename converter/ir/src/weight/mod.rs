@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use self::cast::{cast_bytes, pods};
-use self::movement::{permute_bytes, slice_bytes};
+use self::movement::{panel_bytes, permute_bytes, slice_bytes};
 use crate::types::DType;
 
 /// Shared bytes that a weight points into: a mapped file or an owned buffer.
@@ -67,6 +67,9 @@ pub enum Transform {
         /// First index dropped.
         end: usize,
     },
+    /// Cut the matrix `[columns][depth]` that the first dimension and the others make into panels of that many columns,
+    /// `[⌈columns / width⌉][depth][width]`, and fill the last one up with zeros.
+    Panels(usize),
 }
 
 #[derive(Clone)]
@@ -296,6 +299,19 @@ impl LazyTensor {
         self
     }
 
+    /// The matrix `[columns][depth]` that the first dimension and the others make, in panels of `width` columns, as kernels
+    /// of products read it: `[⌈columns / width⌉][depth][width]`, the last panel filled up with zeros.
+    ///
+    /// # Panics
+    /// When there are less than two dimensions, or `width` is 0.
+    pub fn panels(mut self, width: usize) -> Self {
+        assert!(self.shape.len() >= 2 && width > 0, "not a matrix");
+        let depth = self.shape[1..].iter().product();
+        self.shape = vec![self.shape[0].div_ceil(width), depth, width];
+        self.transforms.push(Transform::Panels(width));
+        self
+    }
+
     fn source_bytes(&self) -> Result<&[u8], WeightError> {
         match &self.source {
             Source::Bytes { buffer, range } => Ok(&(**buffer).as_ref()[range.clone()]),
@@ -308,15 +324,65 @@ impl LazyTensor {
     /// # Errors
     /// When there is no data or a cast overflows.
     pub fn bytes(&self) -> Result<Cow<'_, [u8]>, WeightError> {
-        let mut bytes = Cow::Borrowed(self.source_bytes()?);
-        let mut dtype = self.source_dtype;
-        let mut shape = self.source_shape.clone();
+        self.rows(0..self.source_rows())
+    }
+
+    /// Size of the leading dimension of the stored tensor; 1 for a scalar.
+    fn source_rows(&self) -> usize {
+        self.source_shape.first().copied().unwrap_or(1)
+    }
+
+    /// How many rows along the leading dimension of the stored tensor go together: rows that begin at a multiple of it
+    /// become a part of the result without the others. `None` when the steps mix rows.
+    fn row_block(&self) -> Option<usize> {
+        let mut lead = self.source_rows();
+        let mut block = 1;
         for t in &self.transforms {
             match t {
-                Transform::Reshape(s) => shape.clone_from(s),
+                Transform::Cast(_) => {}
+                Transform::Permute(perm) if perm.first() == Some(&0) => {}
+                Transform::Reshape(shape) if shape.first() == Some(&lead) => {}
+                Transform::Slice { axis, .. } if *axis > 0 => {}
+                Transform::Panels(width) if block == 1 => {
+                    block = *width;
+                    lead = lead.div_ceil(*width);
+                }
+                _ => return None,
+            }
+        }
+        Some(block)
+    }
+
+    /// The bytes of the result that some rows of the stored tensor make: all rows, or such as [`LazyTensor::row_block`]
+    /// allows.
+    fn rows(&self, rows: Range<usize>) -> Result<Cow<'_, [u8]>, WeightError> {
+        let source = self.source_bytes()?;
+        let row = source.len() / self.source_rows().max(1);
+        let mut bytes = Cow::Borrowed(&source[rows.start * row..rows.end * row]);
+        let mut dtype = self.source_dtype;
+        let mut shape = self.source_shape.clone();
+        let part = rows.len() < self.source_rows();
+        if let Some(lead) = shape.first_mut() {
+            *lead = rows.len();
+        }
+        for t in &self.transforms {
+            match t {
+                Transform::Reshape(to) => {
+                    let lead = shape.first().copied();
+                    shape.clone_from(to);
+                    if let (true, Some(lead)) = (part, lead) {
+                        shape[0] = lead;
+                    }
+                }
                 Transform::Cast(to) => {
-                    bytes = Cow::Owned(cast_bytes(&bytes, dtype, *to, 0)?);
+                    let per_row = bytes.len() / dtype.size() / rows.len().max(1);
+                    bytes = Cow::Owned(cast_bytes(&bytes, dtype, *to, rows.start * per_row)?);
                     dtype = *to;
+                }
+                Transform::Panels(width) => {
+                    let (columns, depth) = (shape[0], shape[1..].iter().product());
+                    bytes = Cow::Owned(panel_bytes(&bytes, dtype.size(), columns, depth, *width));
+                    shape = vec![columns.div_ceil(*width), depth, *width];
                 }
                 Transform::Permute(perm) => {
                     bytes = Cow::Owned(permute_bytes(&bytes, dtype.size(), &shape, perm));
@@ -337,7 +403,8 @@ impl LazyTensor {
         Ok(bytes)
     }
 
-    /// Hands the bytes of the result to `sink` piece by piece, in order. Casts need memory for one piece only.
+    /// Hands the bytes of the result to `sink` piece by piece, in order. Steps that leave the leading dimension where it is
+    /// need memory for one piece only, others for the whole tensor.
     ///
     /// # Errors
     /// The sink's, or a [`WeightError`] as in [`LazyTensor::bytes`].
@@ -362,8 +429,19 @@ impl LazyTensor {
             }
             return Ok(());
         }
-        for chunk in self.bytes()?.chunks(CHUNK * self.dtype.size()) {
-            sink(chunk)?;
+        let rows = self.source_rows();
+        let step = match self.row_block() {
+            Some(block) => {
+                let per_row = self.source_shape.iter().skip(1).product::<usize>().max(1);
+                (CHUNK / per_row).max(1).next_multiple_of(block)
+            }
+            None => rows.max(1),
+        };
+        for start in (0..rows).step_by(step) {
+            let made = self.rows(start..rows.min(start + step))?;
+            for chunk in made.chunks(CHUNK * self.dtype.size()) {
+                sink(chunk)?;
+            }
         }
         Ok(())
     }
@@ -440,6 +518,47 @@ mod tests {
         let t = LazyTensor::from_f32(&[n], &data).cast(DType::F16);
         assert_eq!(streamed(&t), t.bytes().unwrap().as_ref());
         assert_eq!(t.byte_len(), 2 * n);
+    }
+
+    #[test]
+    fn rows_made_piece_by_piece_are_those_of_the_whole() {
+        // A convolution's weight as its kernel reads it: channels last, in panels; more rows than a piece holds.
+        let weight = counting(&[75, 700, 3, 3]).cast(DType::BF16);
+        let panels = weight.clone().permute(&[0, 2, 3, 1]).panels(32);
+        assert_eq!(panels.shape(), [3, 6300, 32]);
+        assert_eq!(panels.row_block(), Some(32));
+        assert!(streamed(&panels) == *panels.bytes().unwrap());
+        let flat = panels.reshape(&[3, 6300 * 32]).slice(1, 5, 900);
+        assert_eq!(flat.row_block(), Some(32));
+        assert!(streamed(&flat) == *flat.bytes().unwrap());
+        for mixed in [
+            weight.clone().permute(&[1, 0, 2, 3]),
+            weight.clone().reshape(&[150, 350 * 9]).panels(32),
+            weight.panels(5).panels(2),
+        ] {
+            assert_eq!(mixed.row_block(), None);
+            assert!(streamed(&mixed) == *mixed.bytes().unwrap());
+        }
+    }
+
+    #[test]
+    fn panels_hold_a_column_after_the_other() {
+        let t = counting(&[3, 2]).panels(2);
+        assert_eq!(t.shape(), [2, 2, 2]);
+        assert_eq!(t.to_f32().unwrap(), [0., 2., 1., 3., 4., 0., 5., 0.]);
+    }
+
+    #[test]
+    fn an_overflow_in_a_later_piece_has_its_own_position() {
+        let rows = CHUNK / 64 + 3;
+        let mut data = vec![0.0; rows * 64];
+        data[64 * (rows - 1) + 7] = 1e6;
+        let t = LazyTensor::from_f32(&[rows, 64], &data)
+            .cast(DType::F16)
+            .panels(2);
+        let error = t.stream::<WeightError>(|_| Ok(())).unwrap_err();
+        let expected = 64 * (rows - 1) + 7;
+        assert!(matches!(error, WeightError::Overflow { index, .. } if index == expected));
     }
 
     #[test]
