@@ -88,6 +88,20 @@ pub enum TargetError {
         /// What is wrong.
         reason: String,
     },
+    /// A program is larger than its format can say.
+    #[error("the program does not fit the format: {reason}")]
+    Capacity {
+        /// What is too large, and the limit.
+        reason: String,
+    },
+    /// A graph of an artifact cannot be read back.
+    #[error("'{}' cannot be read back", path.display())]
+    ReadBack {
+        /// The file or package.
+        path: PathBuf,
+        /// The reader's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The user stopped the run.
     #[error("cancelled")]
     Cancelled,

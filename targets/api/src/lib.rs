@@ -17,9 +17,11 @@ mod legalize;
 pub mod manifest;
 mod options;
 mod progress;
+mod recognize;
 pub mod schedule;
 pub mod stream;
 mod target;
+pub mod tokenizer;
 mod verified;
 
 pub use artifact::{ArtifactFile, Emitted, EmittedGraph, Feature, hash_file, write_file};
@@ -29,5 +31,6 @@ pub use integrity::check_files;
 pub use legalize::legalize;
 pub use options::{AttentionForm, EmitOptions, Interface, Precision, UnknownChoice};
 pub use progress::{Progress, Silent};
+pub use recognize::recognize;
 pub use target::{Capabilities, Finding, Target};
 pub use verified::VerifiedProgram;

@@ -11,6 +11,7 @@ use crate::artifact::{ArtifactFile, Emitted, EmittedGraph, write_file};
 use crate::error::TargetError;
 use crate::options::EmitOptions;
 use crate::schedule::timesteps;
+use crate::tokenizer::pad_token_id;
 
 /// Name of the manifest in an artifact.
 pub const FILE_NAME: &str = "snap.json";
@@ -52,6 +53,9 @@ pub struct Manifest {
     pub latent: LatentRecord,
     /// Number of prompt tokens.
     pub tokens: usize,
+    /// Id of the token that fills prompts up; absent when the artifact has no tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_token_id: Option<u32>,
     /// Every file but the manifest, by path.
     pub files: Vec<ArtifactFile>,
 }
@@ -153,6 +157,7 @@ impl Manifest {
             guidance: options.guidance,
             latent: (&pipeline.latent).into(),
             tokens: pipeline.tokens,
+            pad_token_id: pad_token_id(&pipeline.files),
             files,
         })
     }

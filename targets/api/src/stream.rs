@@ -70,6 +70,41 @@ impl BlobFile<'_> {
             .map_err(TargetError::io(path))?;
 
         let frontier = Frontier::new(self);
+        std::thread::scope(|scope| {
+            let hasher = scope.spawn(|| hash_behind(&file, path, &frontier));
+            let _guard = FailOnDrop(&frontier);
+            let written = self.write_blobs(&file, path, &frontier, progress);
+            let hash = hasher.join().expect("the hashing thread does not panic");
+            written?;
+            hash.map(|h| h.expect("hashing stops early only when writing has failed"))
+        })
+    }
+
+    /// Writes prefix and weights into a file that is open for writing, for a format that hashes its contents itself. `path`
+    /// stands for it in errors. Progress is as in [`BlobFile::write`].
+    ///
+    /// # Errors
+    /// As [`BlobFile::write`].
+    pub fn write_into(
+        &self,
+        file: &File,
+        path: &Path,
+        progress: &dyn Progress,
+    ) -> Result<(), TargetError> {
+        self.check_layout()?;
+        file.write_all_at(self.prefix, 0)
+            .map_err(TargetError::io(path))?;
+        self.write_blobs(file, path, &Frontier::new(self), progress)
+    }
+
+    /// Writes the weights on all threads; the error is that of the first weight that failed.
+    fn write_blobs(
+        &self,
+        file: &File,
+        path: &Path,
+        frontier: &Frontier,
+        progress: &dyn Progress,
+    ) -> Result<(), TargetError> {
         let next = AtomicUsize::new(0);
         let work = || {
             loop {
@@ -78,27 +113,19 @@ impl BlobFile<'_> {
                 if frontier.lock().failed {
                     return None;
                 }
-                if let Err(error) = self.write_blob(&file, path, blob, progress) {
+                if let Err(error) = self.write_blob(file, path, blob, progress) {
                     frontier.fail();
                     return Some((index, error));
                 }
                 frontier.report(self, index);
             }
         };
-        std::thread::scope(|scope| {
-            let hasher = scope.spawn(|| hash_behind(&file, path, &frontier));
-            let _guard = FailOnDrop(&frontier);
-            let failures = rayon::broadcast(|_| work());
-            let first = failures
-                .into_iter()
-                .flatten()
-                .min_by_key(|(index, _)| *index);
-            let hash = hasher.join().expect("the hashing thread does not panic");
-            match first {
-                Some((_, error)) => Err(error),
-                None => hash.map(|h| h.expect("hashing stops early only when writing has failed")),
-            }
-        })
+        let failures = rayon::broadcast(|_| work());
+        let failed = failures.into_iter().flatten();
+        match failed.min_by_key(|(index, _)| *index) {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     fn check_layout(&self) -> Result<(), TargetError> {
@@ -317,6 +344,28 @@ mod tests {
         expected.extend([0, 0]);
         assert_eq!(std::fs::read(&path).unwrap(), expected);
         assert_eq!(hash, hash_file(&path).unwrap());
+    }
+
+    #[test]
+    fn weights_of_two_graphs_go_into_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.bin");
+        let file = File::create_new(&path).unwrap();
+        file.set_len(16).unwrap();
+        let (a, b) = (tensor(1, 1.0), tensor(2, 2.0));
+        let second = [blob(8, b"", &b)];
+        plan(b"", &second, 16)
+            .write_into(&file, &path, &Silent)
+            .unwrap();
+        let first = [blob(4, b"", &a)];
+        plan(b"ab", &first, 16)
+            .write_into(&file, &path, &Silent)
+            .unwrap();
+        let mut expected = b"ab\0\0".to_vec();
+        for value in [1f32, 2.0, 3.0] {
+            expected.extend(value.to_le_bytes());
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), expected);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use snapc_ir::{Op, Program};
+use snapc_ir::{Graph, Op, Program};
 
 use crate::artifact::Emitted;
 use crate::error::TargetError;
@@ -92,4 +92,15 @@ pub trait Target: Sync {
     /// # Errors
     /// Only when a file cannot be read; what is wrong inside a file is a finding.
     fn verify(&self, dir: &Path) -> Result<Vec<Finding>, TargetError>;
+
+    /// Reads a graph back from the file or package that an artifact has it in: what the file says, by other code than
+    /// wrote it. `batch` is the size of a batch that the file leaves open. `None` when this target's files hold no graph
+    /// of the IR.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds what has no form in the IR.
+    fn read(&self, file: &Path, batch: usize) -> Result<Option<Graph>, TargetError> {
+        let _ = (file, batch);
+        Ok(None)
+    }
 }
