@@ -10,6 +10,9 @@ use snapc_target::TargetError;
 /// Name of the pipeline index.
 pub(crate) const INDEX: &str = "model_index.json";
 
+/// How to run the artifact, for people.
+const RUNTIME: (&str, &str) = ("runtime/README.md", include_str!("runtime/README.md"));
+
 /// Folders of the checkpoint that an artifact takes over unchanged.
 const KEPT_FOLDERS: [&str; 2] = ["scheduler", "tokenizer"];
 
@@ -24,7 +27,7 @@ const MODELS: [(&str, &str); 3] = [
 const OPTIONAL_COMPONENTS: [&str; 3] = ["feature_extractor", "image_encoder", "safety_checker"];
 
 /// The companion files by path in the artifact. Scheduler, tokenizer and configurations are the checkpoint's, byte by
-/// byte.
+/// byte. With them goes a page on how to run the artifact.
 ///
 /// # Errors
 /// [`TargetError::Malformed`] when the checkpoint's index is absent or no JSON object.
@@ -42,6 +45,7 @@ pub(crate) fn files(pipeline: &PipelineSpec) -> Result<BTreeMap<String, Vec<u8>>
         }
     }
     files.insert(INDEX.to_owned(), index(pipeline)?);
+    files.insert(RUNTIME.0.to_owned(), RUNTIME.1.into());
     Ok(files)
 }
 

@@ -122,7 +122,7 @@ impl<'a> Layout<'a> {
                                     source,
                                 }
                             })?;
-                            message.raw_data = Some(bytes.into_owned());
+                            message.raw_data = Some(bytes.into_owned().into());
                         }
                     }
                     Ok(message)
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(layout.tensor_bytes(), 2 * 1028 + (1 << 20));
 
         let messages = layout.messages("g", &initializers, "data").unwrap();
-        assert_eq!(messages[0].raw_data.as_ref().map(Vec::len), Some(1020));
+        assert_eq!(messages[0].raw_data.as_ref().map(|d| d.len()), Some(1020));
         assert_eq!(messages[0].data_location, None);
         let place: Vec<&str> = messages[4]
             .external_data

@@ -14,16 +14,19 @@
 //! `batch`, everything else is static.
 //!
 //! [`OnnxTarget`] is the entry point. This crate runs no model, reads no checkpoint and changes no number: what it
-//! writes is the graph it is given. Its verifier shares the messages of [`proto`] with the writer, nothing else.
+//! writes is the graph it is given. [`read`] turns a model, ours or foreign, into a graph again. Verifier and reader share
+//! the messages of [`proto`] with the writer, nothing else.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod companion;
 mod emit;
 mod external_data;
 mod lower;
 pub mod proto;
+mod read;
 mod target;
 mod verify;
 
+pub use read::{ReadError, read};
 pub use target::OnnxTarget;

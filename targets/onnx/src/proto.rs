@@ -3,6 +3,7 @@
 //! Names, field numbers and presence are those of the ONNX schema; unknown fields are skipped when decoding. Fields
 //! are encoded in the order of their numbers, so equal messages have equal bytes.
 
+use prost::bytes::Bytes;
 use snapc_ir::{DType, Dim, TensorType};
 
 /// `TensorProto.DataType.FLOAT`
@@ -15,6 +16,8 @@ pub const INT64: i32 = 7;
 pub const BOOL: i32 = 9;
 /// `TensorProto.DataType.FLOAT16`
 pub const FLOAT16: i32 = 10;
+/// `TensorProto.DataType.DOUBLE`; read, never written.
+pub const DOUBLE: i32 = 11;
 /// `TensorProto.DataType.BFLOAT16`
 pub const BFLOAT16: i32 = 16;
 
@@ -27,6 +30,10 @@ pub const ATTRIBUTE_FLOAT: i32 = 1;
 pub const ATTRIBUTE_INT: i32 = 2;
 /// `AttributeProto.AttributeType.STRING`
 pub const ATTRIBUTE_STRING: i32 = 3;
+/// `AttributeProto.AttributeType.TENSOR`; read, never written.
+pub const ATTRIBUTE_TENSOR: i32 = 4;
+/// `AttributeProto.AttributeType.FLOATS`; read, never written.
+pub const ATTRIBUTE_FLOATS: i32 = 6;
 /// `AttributeProto.AttributeType.INTS`
 pub const ATTRIBUTE_INTS: i32 = 7;
 
@@ -144,6 +151,12 @@ pub struct AttributeProto {
     /// A string.
     #[prost(bytes = "vec", optional, tag = "4")]
     pub s: Option<Vec<u8>>,
+    /// A tensor.
+    #[prost(message, optional, boxed, tag = "5")]
+    pub t: Option<Box<TensorProto>>,
+    /// Floats.
+    #[prost(float, repeated, packed = "false", tag = "7")]
+    pub floats: Vec<f32>,
     /// Integers.
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
@@ -161,12 +174,24 @@ pub struct TensorProto {
     /// `DataType`.
     #[prost(int32, optional, tag = "2")]
     pub data_type: Option<i32>,
+    /// Elements of `FLOAT`, when there is no raw data; read, never written, like the other typed lists.
+    #[prost(float, repeated, tag = "4")]
+    pub float_data: Vec<f32>,
+    /// Elements of `INT32`, `BOOL`, and the bits of `FLOAT16` and `BFLOAT16`.
+    #[prost(int32, repeated, tag = "5")]
+    pub int32_data: Vec<i32>,
+    /// Elements of `INT64`.
+    #[prost(int64, repeated, tag = "7")]
+    pub int64_data: Vec<i64>,
     /// Name of the value it defines.
     #[prost(string, optional, tag = "8")]
     pub name: Option<String>,
-    /// Bytes, little-endian and row-major.
-    #[prost(bytes = "vec", optional, tag = "9")]
-    pub raw_data: Option<Vec<u8>>,
+    /// Bytes, little-endian and row-major; a part of the decoded buffer.
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    pub raw_data: Option<Bytes>,
+    /// Elements of `DOUBLE`.
+    #[prost(double, repeated, tag = "10")]
+    pub double_data: Vec<f64>,
     /// `location`, `offset` and `length` when the bytes are in another file.
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<StringStringEntryProto>,

@@ -1,5 +1,6 @@
 //! The target as the driver sees it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use snapc_ir::verify::verify;
@@ -9,6 +10,7 @@ use snapc_target::{
     TargetError, VerifiedProgram, legalize,
 };
 
+use crate::proto::BATCH_DIM;
 use crate::{companion, emit, lower};
 
 /// ONNX models with external data, as Optimum lays them out.
@@ -84,5 +86,14 @@ impl Target for OnnxTarget {
 
     fn verify(&self, dir: &Path) -> Result<Vec<Finding>, TargetError> {
         crate::verify::verify(dir)
+    }
+
+    fn read(&self, file: &Path, batch: usize) -> Result<Option<Graph>, TargetError> {
+        let dims = BTreeMap::from([(BATCH_DIM.to_owned(), batch)]);
+        let graph = crate::read(file, &dims).map_err(|source| TargetError::ReadBack {
+            path: file.to_owned(),
+            source: Box::new(source),
+        })?;
+        Ok(Some(graph))
     }
 }

@@ -126,6 +126,7 @@ fn the_layout_is_optimums_and_the_report_is_true() {
     let paths: Vec<&str> = emitted.files.iter().map(|f| f.path.as_str()).collect();
     let expected = [
         "model_index.json",
+        "runtime/README.md",
         "scheduler/scheduler_config.json",
         "text_encoder/config.json",
         "text_encoder/model.onnx",

@@ -1,0 +1,45 @@
+//! Read-only mapping of models and their data: the crate's only `unsafe` code.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use prost::bytes::Bytes;
+use snapc_ir::ByteBuffer;
+
+use super::error::ReadError;
+
+/// Maps a whole regular file; its pages are read when they are touched.
+///
+/// The map lives as long as something points into it. The file must not be truncated or written in that time: a page
+/// that is gone faults the process. Replacing the file by renaming another over it is harmless.
+///
+/// # Errors
+/// When the file cannot be opened or mapped, or is not a regular one.
+#[expect(unsafe_code, reason = "mapping a file has no safe form")]
+pub(super) fn map(path: &Path) -> Result<Bytes, ReadError> {
+    let io = |source| ReadError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    // Looked at before it is opened, since opening a pipe would wait for its writer.
+    let metadata = path.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        let reason = "not a regular file".to_owned();
+        let path = path.to_owned();
+        return Err(ReadError::Model { path, reason });
+    }
+    if metadata.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    let file = File::open(path).map_err(io)?;
+    // SAFETY: the map is private and never written through. That nobody else changes the file is the contract above.
+    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    Ok(Bytes::from_owner(map))
+}
+
+/// Bytes as weights point into them.
+pub(super) fn shared(bytes: Bytes) -> ByteBuffer {
+    Arc::new(bytes)
+}

@@ -1,0 +1,657 @@
+//! Single operators as other exporters write them, read and evaluated against ONNX Runtime.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use prost::Message;
+use snapc_ir::{DType, Graph, Shape, Tensor, TensorType, eval};
+use snapc_onnx::proto::{
+    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, ATTRIBUTE_STRING, ATTRIBUTE_TENSOR,
+    AttributeProto, BOOL, Dimension, FLOAT, FLOAT16, GraphProto, INT64, ModelProto, NodeProto,
+    OperatorSetIdProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+};
+use support::{Call, Noise, psnr, run_onnx};
+
+fn attribute(name: &str, kind: i32) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        kind: Some(kind),
+        ..AttributeProto::default()
+    }
+}
+
+fn int(name: &str, i: i64) -> AttributeProto {
+    AttributeProto {
+        i: Some(i),
+        ..attribute(name, ATTRIBUTE_INT)
+    }
+}
+
+fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto {
+        f: Some(f),
+        ..attribute(name, ATTRIBUTE_FLOAT)
+    }
+}
+
+fn int_list(name: &str, ints: &[i64]) -> AttributeProto {
+    AttributeProto {
+        ints: ints.to_vec(),
+        ..attribute(name, ATTRIBUTE_INTS)
+    }
+}
+
+fn string(name: &str, s: &str) -> AttributeProto {
+    AttributeProto {
+        s: Some(s.as_bytes().to_vec()),
+        ..attribute(name, ATTRIBUTE_STRING)
+    }
+}
+
+fn ints(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
+    TensorProto {
+        dims: dims.to_vec(),
+        data_type: Some(INT64),
+        int64_data: values.to_vec(),
+        name: Some(name.to_owned()),
+        ..TensorProto::default()
+    }
+}
+
+fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+    TensorProto {
+        dims: dims.to_vec(),
+        data_type: Some(FLOAT),
+        float_data: values.to_vec(),
+        name: Some(name.to_owned()),
+        ..TensorProto::default()
+    }
+}
+
+/// Values between -1 and 1.
+fn weights(name: &str, dims: &[i64]) -> TensorProto {
+    let shape: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
+    let tensor = Noise::new(name.len() as u64 + 7).floats(&shape, -1.0, 1.0);
+    floats(name, dims, tensor.floats())
+}
+
+/// A model whose result `y` depends on `x`, and possibly on `i`.
+struct Case {
+    name: &'static str,
+    opset: i64,
+    x: &'static [usize],
+    /// Shape of the int64 input `i` with values 0 to 2, when there is one.
+    i: Option<&'static [usize]>,
+    y: i32,
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+}
+
+fn case(name: &'static str, x: &'static [usize], nodes: Vec<NodeProto>) -> Case {
+    Case {
+        name,
+        opset: 17,
+        x,
+        i: None,
+        y: FLOAT,
+        nodes,
+        initializers: Vec::new(),
+    }
+}
+
+impl Case {
+    fn constants(mut self, initializers: impl Into<Vec<TensorProto>>) -> Self {
+        self.initializers = initializers.into();
+        self
+    }
+
+    fn opset(mut self, opset: i64) -> Self {
+        self.opset = opset;
+        self
+    }
+
+    fn indices(mut self, shape: &'static [usize]) -> Self {
+        self.i = Some(shape);
+        self
+    }
+
+    fn gives(mut self, data_type: i32) -> Self {
+        self.y = data_type;
+        self
+    }
+
+    fn model(&self) -> ModelProto {
+        let ty = TensorType::new(DType::F32, Shape::fixed(self.x));
+        let mut input = vec![ValueInfoProto::tensor("x", &ty)];
+        input.extend(self.i.map(|shape| {
+            ValueInfoProto::tensor("i", &TensorType::new(DType::I64, Shape::fixed(shape)))
+        }));
+        ModelProto {
+            ir_version: Some(10),
+            graph: Some(GraphProto {
+                node: self.nodes.clone(),
+                name: Some(self.name.to_owned()),
+                initializer: self.initializers.clone(),
+                input,
+                output: vec![self.output(Vec::new())],
+                ..GraphProto::default()
+            }),
+            opset_import: vec![OperatorSetIdProto {
+                domain: Some(String::new()),
+                version: Some(self.opset),
+            }],
+            ..ModelProto::default()
+        }
+    }
+
+    fn output(&self, dim: Vec<Dimension>) -> ValueInfoProto {
+        ValueInfoProto {
+            name: Some("y".to_owned()),
+            ty: Some(TypeProto {
+                tensor_type: Some(TensorTypeProto {
+                    elem_type: Some(self.y),
+                    shape: Some(TensorShapeProto { dim }),
+                }),
+            }),
+        }
+    }
+
+    /// Reads the model from `path`, where it is written with the output's shape as the reader finds it: onnx's checker
+    /// compares that with its own.
+    fn read(&self, path: &Path) -> Graph {
+        let mut model = self.model();
+        fs::write(path, model.encode_to_vec()).unwrap();
+        let graph = snapc_onnx::read(path, &BTreeMap::new());
+        let graph = graph.unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        let sizes = graph.ty(graph.outputs()[0].value).shape.dims().iter();
+        let dims = sizes.map(|&d| Dimension {
+            value: Some(d.into()),
+        });
+        model.graph.as_mut().unwrap().output = vec![self.output(dims.collect())];
+        fs::write(path, model.encode_to_vec()).unwrap();
+        graph
+    }
+
+    fn inputs(&self) -> BTreeMap<String, Tensor> {
+        let mut noise = Noise::new(3);
+        let x = noise.floats(self.x, -2.0, 2.0);
+        let mut inputs = BTreeMap::from([("x".to_owned(), x)]);
+        if let Some(shape) = self.i {
+            inputs.insert("i".to_owned(), noise.ints(shape, 3));
+        }
+        inputs
+    }
+}
+
+/// A node with results `results`.
+fn node_of(op: &str, inputs: &[&str], results: &[&str], attribute: &[AttributeProto]) -> NodeProto {
+    NodeProto {
+        input: inputs.iter().map(|&i| i.to_owned()).collect(),
+        output: results.iter().map(|&r| r.to_owned()).collect(),
+        name: Some(results[0].to_owned()),
+        op_type: Some(op.to_owned()),
+        attribute: attribute.to_vec(),
+        domain: None,
+    }
+}
+
+fn node(op: &str, inputs: &[&str], result: &str, attributes: &[AttributeProto]) -> NodeProto {
+    node_of(op, inputs, &[result], attributes)
+}
+
+/// A node with the result `y`.
+fn last(op: &str, inputs: &[&str], attributes: &[AttributeProto]) -> Vec<NodeProto> {
+    vec![node(op, inputs, "y", attributes)]
+}
+
+fn elementwise() -> Vec<Case> {
+    let ones = || floats("w", &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    vec![
+        case("neg", &[2, 3], last("Neg", &["x"], &[])),
+        case("reciprocal", &[2, 3], last("Reciprocal", &["x"], &[])),
+        case("square", &[2, 3], last("Pow", &["x", "two"], &[])).constants([floats(
+            "two",
+            &[],
+            &[2.0],
+        )]),
+        case(
+            "square_by_integer",
+            &[2, 3],
+            last("Pow", &["x", "two"], &[]),
+        )
+        .constants([ints("two", &[], &[2])]),
+        case(
+            "root",
+            &[2, 3],
+            vec![
+                node("Mul", &["x", "x"], "square", &[]),
+                node("Pow", &["square", "half"], "y", &[]),
+            ],
+        )
+        .constants([floats("half", &[], &[0.5])]),
+        case("gelu", &[2, 3], last("Gelu", &["x"], &[])).opset(20),
+        case("identity", &[2, 3], last("Identity", &["x"], &[])),
+        case("dropout", &[2, 3], last("Dropout", &["x"], &[])),
+        case(
+            "integers",
+            &[2, 3],
+            vec![
+                node("Neg", &["i"], "negative", &[]),
+                node("Cast", &["negative"], "small", &[int("to", 6)]),
+                node("Cast", &["small"], "float", &[int("to", 1)]),
+                node("Add", &["x", "float"], "y", &[]),
+            ],
+        )
+        .indices(&[3]),
+        case("sum", &[2, 3], last("Sub", &["w", "x"], &[])).constants([ones()]),
+        case(
+            "is_equal",
+            &[2, 3],
+            vec![
+                node("Equal", &["i", "two"], "flag", &[]),
+                node("Cast", &["flag"], "float", &[int("to", 1)]),
+                node("Mul", &["x", "float"], "y", &[]),
+            ],
+        )
+        .indices(&[2, 3])
+        .constants([ints("two", &[], &[2])]),
+        case(
+            "narrow_and_wide",
+            &[2, 3],
+            vec![
+                node("Cast", &["x"], "half", &[int("to", i64::from(FLOAT16))]),
+                node("CastLike", &["half", "x"], "y", &[]),
+            ],
+        ),
+    ]
+}
+
+fn movement() -> Vec<Case> {
+    vec![
+        case("reshape", &[2, 3, 4], last("Reshape", &["x", "to"], &[])).constants([ints(
+            "to",
+            &[3],
+            &[0, -1, 2],
+        )]),
+        case(
+            "flatten",
+            &[2, 3, 4],
+            last("Flatten", &["x"], &[int("axis", -1)]),
+        ),
+        case(
+            "flatten_all",
+            &[2, 3],
+            last("Flatten", &["x"], &[int("axis", 2)]),
+        ),
+        case("squeeze", &[1, 3, 1], last("Squeeze", &["x"], &[])),
+        case(
+            "squeeze_one",
+            &[1, 3, 1],
+            last("Squeeze", &["x", "axes"], &[]),
+        )
+        .constants([ints("axes", &[1], &[-1])]),
+        case("unsqueeze", &[2, 3], last("Unsqueeze", &["x", "axes"], &[])).constants([ints(
+            "axes",
+            &[2],
+            &[-1, 0],
+        )]),
+        case("transpose", &[2, 3, 4], last("Transpose", &["x"], &[])),
+        case(
+            "slice",
+            &[4, 5],
+            last("Slice", &["x", "from", "to", "axes"], &[]),
+        )
+        .constants([
+            ints("from", &[2], &[-3, 1]),
+            ints("to", &[2], &[i64::MAX, -1]),
+            ints("axes", &[2], &[1, -2]),
+        ]),
+        case(
+            "split_into_unequal",
+            &[2, 5],
+            vec![
+                node_of(
+                    "Split",
+                    &["x"],
+                    &["a", "b"],
+                    &[int("axis", 1), int("num_outputs", 2)],
+                ),
+                node("Concat", &["b", "a"], "y", &[int("axis", -1)]),
+            ],
+        )
+        .opset(18),
+        case(
+            "split_by_sizes",
+            &[2, 5],
+            vec![
+                node_of("Split", &["x", "sizes"], &["a", "b"], &[int("axis", -1)]),
+                node("Concat", &["b", "a"], "y", &[int("axis", 1)]),
+            ],
+        )
+        .constants([ints("sizes", &[2], &[1, 4])]),
+        case(
+            "split_in_halves",
+            &[4, 2],
+            vec![
+                node_of("Split", &["x"], &["a", "b"], &[]),
+                node("Sub", &["a", "b"], "y", &[]),
+            ],
+        ),
+        case("expand", &[3, 1], last("Expand", &["x", "to"], &[])).constants([ints(
+            "to",
+            &[3],
+            &[2, 1, 4],
+        )]),
+        case(
+            "gather",
+            &[4, 3],
+            last("Gather", &["x", "i"], &[int("axis", 1)]),
+        )
+        .indices(&[2, 2]),
+        case("gather_a_row", &[4, 3], last("Gather", &["x", "at"], &[])).constants([ints(
+            "at",
+            &[],
+            &[-1],
+        )]),
+        case("gather_pairs", &[4, 3], last("GatherND", &["x", "at"], &[])).constants([ints(
+            "at",
+            &[2, 2],
+            &[3, 1, -1, 2],
+        )]),
+        case(
+            "gather_rows",
+            &[2, 3, 2],
+            last("GatherND", &["x", "i"], &[int("batch_dims", 1)]),
+        )
+        .indices(&[2, 1]),
+    ]
+}
+
+fn compute() -> Vec<Case> {
+    let gemm = |attributes: &[AttributeProto]| last("Gemm", &["x", "w", "bias"], attributes);
+    let mut same_conv = case(
+        "conv",
+        &[1, 4, 6, 6],
+        last(
+            "Conv",
+            &["x", "w", "bias"],
+            &[
+                int("group", 2),
+                int_list("strides", &[2, 1]),
+                int_list("pads", &[1, 0, 0, 2]),
+            ],
+        ),
+    );
+    same_conv = same_conv.constants([weights("w", &[6, 2, 3, 3]), weights("bias", &[6])]);
+    let resize = |name, extra: &[AttributeProto], scales: bool| {
+        let operand = if scales {
+            vec!["x", "", "scales"]
+        } else {
+            vec!["x", "", "", "sizes"]
+        };
+        case(name, &[1, 2, 3, 2], last("Resize", &operand, extra)).constants([
+            floats("scales", &[4], &[1.0, 1.0, 3.0, 3.0]),
+            ints("sizes", &[4], &[1, 2, 6, 4]),
+        ])
+    };
+    vec![
+        same_conv,
+        case("gemm", &[4, 3], gemm(&[int("transB", 1)]))
+            .constants([weights("w", &[5, 3]), weights("bias", &[5])]),
+        case(
+            "gemm_scaled",
+            &[3, 4],
+            gemm(&[int("transA", 1), float("alpha", 0.5), float("beta", -2.0)]),
+        )
+        .constants([weights("w", &[3, 5]), weights("bias", &[4, 1])]),
+        case("gemm_without_bias", &[4, 3], last("Gemm", &["x", "w"], &[]))
+            .constants([weights("w", &[3, 5])]),
+        case("matmul", &[2, 4, 3], last("MatMul", &["x", "w"], &[]))
+            .constants([weights("w", &[3, 5])]),
+        case(
+            "softmax",
+            &[2, 3, 4],
+            last("Softmax", &["x"], &[int("axis", 1)]),
+        ),
+        case(
+            "mean_of_axes",
+            &[2, 3, 4],
+            last(
+                "ReduceMean",
+                &["x"],
+                &[int_list("axes", &[-1, 0]), int("keepdims", 0)],
+            ),
+        ),
+        case(
+            "mean_by_operand",
+            &[2, 3, 4],
+            last("ReduceMean", &["x", "axes"], &[]),
+        )
+        .opset(18)
+        .constants([ints("axes", &[1], &[1])]),
+        case(
+            "mean_of_all",
+            &[2, 3],
+            vec![
+                node("ReduceMean", &["x"], "mean", &[]),
+                node("Sub", &["x", "mean"], "y", &[]),
+            ],
+        ),
+        case(
+            "arg_max",
+            &[2, 5],
+            last("ArgMax", &["x"], &[int("axis", -1)]),
+        )
+        .gives(INT64),
+        resize(
+            "resize_by_scales",
+            &[
+                string("coordinate_transformation_mode", "asymmetric"),
+                string("nearest_mode", "floor"),
+            ],
+            true,
+        ),
+        resize("resize_to_sizes", &[], false),
+    ]
+}
+
+fn norms() -> Vec<Case> {
+    let eps = float("epsilon", 0.01);
+    let affine = |n: i64| [weights("scale", &[n]), weights("bias", &[n])];
+    vec![
+        case(
+            "layer_norm",
+            &[2, 3, 4],
+            last(
+                "LayerNormalization",
+                &["x", "scale", "bias"],
+                std::slice::from_ref(&eps),
+            ),
+        )
+        .constants(affine(4)),
+        case(
+            "layer_norm_without_bias",
+            &[2, 4],
+            last("LayerNormalization", &["x", "scale"], &[]),
+        )
+        .constants([weights("scale", &[4])]),
+        case(
+            "instance_norm",
+            &[2, 3, 5],
+            last(
+                "InstanceNormalization",
+                &["x", "scale", "bias"],
+                std::slice::from_ref(&eps),
+            ),
+        )
+        .constants(affine(3)),
+        case(
+            "group_norm",
+            &[2, 4, 3, 2],
+            last(
+                "GroupNormalization",
+                &["x", "scale", "bias"],
+                &[int("num_groups", 2), eps],
+            ),
+        )
+        .opset(21)
+        .constants(affine(4)),
+    ]
+}
+
+fn constants() -> Vec<Case> {
+    let fill = AttributeProto {
+        t: Some(Box::new(ints("", &[1], &[7]))),
+        ..attribute("value", ATTRIBUTE_TENSOR)
+    };
+    let to_float = |from: &str| node("Cast", &[from], "float", &[int("to", 1)]);
+    let add = || node("Add", &["x", "float"], "y", &[]);
+    vec![
+        case(
+            "shape_arithmetic",
+            &[2, 6],
+            vec![
+                node("Shape", &["x"], "shape", &[]),
+                node("Gather", &["shape", "one"], "columns", &[]),
+                node("Div", &["columns", "minus_four"], "quotient", &[]),
+                node("Unsqueeze", &["quotient", "zero"], "list", &[]),
+                node("Concat", &["list", "three"], "to", &[int("axis", 0)]),
+                node("Mul", &["to", "signs"], "target", &[]),
+                node("Reshape", &["x", "target"], "y", &[]),
+            ],
+        )
+        .constants([
+            ints("one", &[], &[1]),
+            ints("minus_four", &[], &[-4]),
+            ints("zero", &[1], &[0]),
+            ints("three", &[1], &[12]),
+            ints("signs", &[2], &[-1, 1]),
+        ]),
+        case(
+            "causal_mask",
+            &[3, 3],
+            vec![
+                node("Range", &["zero", "three", "one"], "columns", &[]),
+                node("Unsqueeze", &["columns", "axis"], "rows", &[]),
+                node("LessOrEqual", &["columns", "rows"], "past", &[]),
+                node("Not", &["past"], "future", &[]),
+                node("Where", &["future", "low", "high"], "float", &[]),
+                add(),
+            ],
+        )
+        .constants([
+            ints("zero", &[], &[0]),
+            ints("three", &[], &[3]),
+            ints("one", &[], &[1]),
+            ints("axis", &[1], &[1]),
+            floats("low", &[], &[-100.0]),
+            floats("high", &[1, 3], &[0.0, 1.0, 2.0]),
+        ]),
+        case(
+            "triangle",
+            &[3, 4],
+            vec![
+                node("Shape", &["x"], "shape", &[]),
+                node("ConstantOfShape", &["shape"], "full", &[fill]),
+                node("Trilu", &["full", "k"], "upper", &[]),
+                to_float("upper"),
+                add(),
+            ],
+        )
+        .constants([ints("k", &[], &[1])]),
+        case(
+            "lower_triangle",
+            &[3, 4],
+            vec![node("Trilu", &["w"], "float", &[int("upper", 0)]), add()],
+        )
+        .constants([weights("w", &[3, 4])]),
+        case(
+            "part_of_a_shape",
+            &[2, 3, 4],
+            vec![
+                node("Shape", &["x"], "shape", &[int("start", -2)]),
+                node("Size", &["x"], "size", &[]),
+                node("Add", &["shape", "size"], "sum", &[]),
+                node("Slice", &["sum", "from", "to"], "part", &[]),
+                to_float("part"),
+                add(),
+            ],
+        )
+        .constants([ints("from", &[1], &[-1]), ints("to", &[1], &[9])]),
+        case(
+            "downward_range",
+            &[3],
+            vec![
+                node("Range", &["from", "to", "step"], "range", &[]),
+                to_float("range"),
+                add(),
+            ],
+        )
+        .constants([
+            ints("from", &[], &[5]),
+            ints("to", &[], &[-1]),
+            ints("step", &[], &[-2]),
+        ]),
+        case(
+            "numbers",
+            &[2],
+            vec![
+                node("Constant", &[], "list", &[int_list("value_ints", &[4, -5])]),
+                node("Constant", &[], "half", &[float("value_float", 0.5)]),
+                node("Greater", &["list", "zero"], "flags", &[]),
+                node("Where", &["flags", "half", "minus"], "float", &[]),
+                add(),
+            ],
+        )
+        .constants([
+            ints("zero", &[], &[0]),
+            floats("minus", &[2], &[-1.0, -3.0]),
+        ]),
+        case(
+            "decided_choice",
+            &[2, 3],
+            last("Where", &["always", "x", "w"], &[]),
+        )
+        .constants([
+            TensorProto {
+                data_type: Some(BOOL),
+                int32_data: vec![1],
+                dims: vec![1],
+                name: Some("always".to_owned()),
+                ..TensorProto::default()
+            },
+            weights("w", &[4, 1, 1]),
+        ]),
+    ]
+}
+
+#[test]
+fn operators_are_read_as_onnx_runtime_computes_them() {
+    let groups = [elementwise(), movement(), compute(), norms(), constants()];
+    let cases: Vec<Case> = groups.into_iter().flatten().collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |case: &Case| {
+        dir.path()
+            .join(format!("{}.{}.onnx", case.name, case.opset))
+    };
+    let graphs: Vec<Graph> = cases.iter().map(|case| case.read(&path(case))).collect();
+    let calls = cases.iter().map(|case| Call {
+        model: path(case),
+        inputs: case.inputs(),
+    });
+    let expected = run_onnx(&calls.collect::<Vec<_>>(), dir.path());
+    for ((case, graph), expected) in cases.iter().zip(&graphs).zip(&expected) {
+        let found = eval::run(graph, &case.inputs()).unwrap();
+        if case.y == INT64 {
+            assert_eq!(found["y"], expected["y"], "{}", case.name);
+            continue;
+        }
+        let db = psnr(&expected["y"], &found["y"]);
+        assert!(db >= 120.0, "{}: {db:.1} dB", case.name);
+    }
+}
