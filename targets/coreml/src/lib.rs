@@ -2,8 +2,8 @@
 //!
 //! [`CoreMl`] implements [`snapc_target::Target`]. Lowering turns a legalized graph into MIL; the package writer streams the
 //! weights; the verifier reads packages back from disk and checks the rules of the format ([`verify::RULES`]), among them
-//! those that no tool outside macOS checks. Nothing here needs a Mac, and nothing here knows a checkpoint format or a
-//! pass.
+//! those that no tool outside macOS checks. [`read`] takes packages, ours and those of coremltools, back into the IR.
+//! Nothing here needs a Mac, and nothing here knows a checkpoint format or a pass.
 //!
 //! ```
 //! use snapc_target::{EmitOptions, Target};
@@ -12,7 +12,7 @@
 //! assert!(!snapc_coreml::CoreMl.capabilities(&options).symbolic_batch);
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod blob;
 mod emit;
@@ -22,6 +22,7 @@ mod lower;
 mod names;
 mod package;
 mod proto;
+mod read;
 mod signature;
 pub mod verify;
 
@@ -34,6 +35,7 @@ use snapc_target::{
 };
 
 pub use level::Level;
+pub use read::{ReadError, read};
 
 /// The target `coreml`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,5 +132,14 @@ impl Target for CoreMl {
 
     fn verify(&self, dir: &Path) -> Result<Vec<Finding>, TargetError> {
         verify::verify(dir)
+    }
+
+    /// A package's shapes are fixed numbers, so that there is no batch to give a size to.
+    fn read(&self, package: &Path, _batch: usize) -> Result<Option<Graph>, TargetError> {
+        let graph = read(package).map_err(|source| TargetError::ReadBack {
+            path: package.to_owned(),
+            source: Box::new(source),
+        })?;
+        Ok(Some(graph))
     }
 }

@@ -233,10 +233,16 @@ pub(crate) enum DataType {
     Int16 = 22,
     Int32 = 23,
     Int64 = 24,
+    Int4 = 25,
     UInt8 = 31,
     UInt16 = 32,
     UInt32 = 33,
     UInt64 = 34,
+    UInt4 = 35,
+    UInt2 = 36,
+    UInt1 = 37,
+    UInt6 = 38,
+    UInt3 = 39,
 }
 
 /// A constant: in place, or in the weight file.

@@ -4,131 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod foreign_reader;
+mod networks;
 
-use std::path::Path;
-
-use foreign_reader::{Job, Tensors, emit_program, psnr, read_safetensors, repository, run};
+use foreign_reader::{Job, emit_program, psnr, run};
+use networks::{Case, GRAPHS, cases, channels_first, optimized, reference};
 use snapc_coreml::{CoreMl, Level};
-use snapc_import::ImportOptions;
-use snapc_ir::{Program, Tensor};
-use snapc_passes::{NAMED_PIPELINES, Pipeline, RunOptions};
+use snapc_ir::Tensor;
 use snapc_target::{AttentionForm, EmitOptions, Emitted, Interface, Precision, Target};
-
-const GRAPHS: [&str; 3] = ["text_encoder", "unet", "vae_decoder"];
-
-/// A checkpoint of `fixtures` after the passes of a precision.
-fn optimized(checkpoint: &str, precision: Precision) -> Program {
-    let path = repository().join("fixtures").join(checkpoint);
-    let checkpoint = snapc_import::open(&path, &ImportOptions::default()).unwrap();
-    let program = checkpoint.import().unwrap();
-    let named = NAMED_PIPELINES
-        .iter()
-        .find(|p| p.name == precision.name())
-        .unwrap();
-    let pipeline: Pipeline = named.passes.parse().unwrap();
-    pipeline.run(program, &RunOptions::default()).unwrap().0
-}
-
-/// Inputs and outputs of the graphs from diffusers, under `<graph>.b<batch>.<feature>`.
-fn reference(checkpoint: &str) -> Tensors {
-    let folder = repository().join("fixtures").join(checkpoint);
-    read_safetensors(&std::fs::read(folder.join("graphs.safetensors")).unwrap())
-}
-
-/// Name of a feature of the graph in the interface.
-fn feature_name(interface: Interface, graph: &str, name: &str) -> String {
-    let name = match (interface, graph, name) {
-        (Interface::Apple, "text_encoder", "pooler_output") => "pooled_outputs",
-        (Interface::Apple, "unet", "out_sample") => "noise_pred",
-        (Interface::Apple, "vae_decoder", "latent_sample") => "z",
-        (Interface::Apple, "vae_decoder", "sample") => "image",
-        _ => name,
-    };
-    name.to_owned()
-}
-
-/// What the caller gives the package for what diffusers gives the graph.
-fn feature_value(interface: Interface, name: &str, batch: usize, value: &Tensor) -> Tensor {
-    match (interface, name) {
-        (Interface::Plain, "timestep") => Tensor::float(&[1], value.floats().to_vec()),
-        (Interface::Apple, "timestep") => Tensor::float(&[batch], vec![value.floats()[0]; batch]),
-        (Interface::Apple, "input_ids") => Tensor::float(
-            &value.shape,
-            value.ints().iter().map(|&x| x as f32).collect(),
-        ),
-        (Interface::Apple, "encoder_hidden_states") => channels_first(value),
-        _ => value.clone(),
-    }
-}
-
-/// `[N,T,D]` as `[N,D,1,T]`.
-fn channels_first(states: &Tensor) -> Tensor {
-    let [n, t, d] = states.shape[..] else {
-        panic!("not three dimensions");
-    };
-    let data = states.floats();
-    let mut moved = Vec::with_capacity(data.len());
-    for i in 0..n {
-        for j in 0..d {
-            moved.extend((0..t).map(|k| data[(i * t + k) * d + j]));
-        }
-    }
-    Tensor::float(&[n, d, 1, t], moved)
-}
-
-/// A package to evaluate, with what its outputs must be.
-struct Case {
-    job: Job,
-    expected: Tensors,
-    floor: f64,
-}
-
-fn cases(
-    what: &str,
-    dir: &Path,
-    emitted: &Emitted,
-    options: &EmitOptions,
-    reference: &Tensors,
-) -> Vec<Case> {
-    let floor = if options.precision == Precision::F16 {
-        65.0
-    } else {
-        100.0
-    };
-    let interface = options.interface;
-    let of_graph = |graph: &str| {
-        let batch = options.batch.unwrap_or(if graph == "unet" { 2 } else { 1 });
-        let prefix = format!("{graph}.b{batch}.");
-        let tensors = reference
-            .iter()
-            .filter_map(move |(k, v)| Some((k.strip_prefix(&prefix)?, v)));
-        let outputs = ["last_hidden_state", "pooler_output", "out_sample"];
-        let (mut inputs, mut expected) = (Tensors::new(), Tensors::new());
-        for (name, value) in tensors {
-            let feature = feature_name(interface, graph, name);
-            if outputs.contains(&name) || (graph, name) == ("vae_decoder", "sample") {
-                expected.insert(feature, value.clone());
-            } else {
-                inputs.insert(feature, feature_value(interface, name, batch, value));
-            }
-        }
-        (inputs, expected)
-    };
-    let case = |graph: &snapc_target::EmittedGraph| {
-        let (inputs, expected) = of_graph(&graph.name);
-        let job = Job {
-            name: format!("{what} {}", graph.name),
-            package: dir.join(&graph.file),
-            inputs,
-        };
-        Case {
-            job,
-            expected,
-            floor,
-        }
-    };
-    emitted.graphs.iter().map(case).collect()
-}
 
 #[test]
 fn packages_compute_what_diffusers_computes() {

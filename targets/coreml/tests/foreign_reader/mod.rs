@@ -35,7 +35,8 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn python() -> PathBuf {
+/// The Python that tests run.
+pub fn python() -> PathBuf {
     let chosen = std::env::var_os("SNAPC_PYTHON").map(PathBuf::from);
     let python = chosen.unwrap_or_else(|| repository().join(".cache/venv-light/bin/python"));
     assert!(
