@@ -1,0 +1,102 @@
+//! Products of matrices, and what follows them.
+
+use snapc_kernels::{Conv2d, Epilogue, KernelError, Matmul, PanelMatrix};
+use snapc_program::Activation;
+
+use super::elementwise::activation;
+use super::{Call, broadcast, for_each_offset};
+
+/// Whether there is a bias, the activation, and whether there is a residual.
+type Finish = (bool, Activation, bool);
+
+fn epilogue<'a>(call: &Call<'a>, (bias, function, residual): Finish) -> Epilogue<'a> {
+    Epilogue {
+        bias: bias.then(|| call.words(2)),
+        activation: activation(function),
+        residual: residual.then(|| call.words(call.count() - 1)),
+    }
+}
+
+/// The weight of a product, `[columns, depth…]`.
+fn panels<'a>(call: &Call<'a>) -> Result<PanelMatrix<'a>, KernelError> {
+    let data = call.weight(1).expect("inference asks for a weight");
+    let dims = call.dims_of(1);
+    PanelMatrix::from_panels(data, dims[0], dims[1..].iter().product())
+}
+
+pub(super) fn linear(call: &Call<'_>, finish: Finish, out: &mut [f32]) -> Result<(), KernelError> {
+    let weight = panels(call)?;
+    let rows = out.len() / weight.columns();
+    let epilogue = epilogue(call, finish);
+    call.kernels
+        .gemm(call.pool, rows, call.words(0), &weight, epilogue, out)
+}
+
+pub(super) fn conv2d(
+    call: &Call<'_>,
+    (strides, pads): ([u32; 2], [u32; 4]),
+    finish: Finish,
+    out: &mut [f32],
+) -> Result<(), KernelError> {
+    let (image, weight) = (call.dims_of(0), call.dims_of(1));
+    let shape = Conv2d {
+        batch: image[0],
+        height: image[1],
+        width: image[2],
+        channels: image[3],
+        kernel: [weight[1], weight[2]],
+        stride: strides.map(|n| n as usize),
+        pads: pads.map(|n| n as usize),
+    };
+    let (weight, epilogue) = (panels(call)?, epilogue(call, finish));
+    call.kernels
+        .conv2d(call.pool, shape, call.words(0), &weight, epilogue, out)
+}
+
+pub(super) fn geglu(call: &Call<'_>, out: &mut [f32]) -> Result<(), KernelError> {
+    let width = call.dims.last().expect("inference asks for a dimension");
+    let rows = out.len() / width;
+    call.kernels.geglu(call.pool, rows, call.words(0), out)
+}
+
+pub(super) fn matmul(
+    call: &Call<'_>,
+    transposed: bool,
+    out: &mut [f32],
+) -> Result<(), KernelError> {
+    let (a, b) = (call.words(0), call.words(1));
+    let (dims_a, dims_b) = (call.dims_of(0), call.dims_of(1));
+    let (lead, matrix) = call.dims.split_at(call.dims.len() - 2);
+    let (lead_a, lead_b) = (&dims_a[..dims_a.len() - 2], &dims_b[..dims_b.len() - 2]);
+    let mut shape = Matmul {
+        batch: lead.iter().product(),
+        rows: matrix[0],
+        depth: dims_a[dims_a.len() - 1],
+        columns: matrix[1],
+        transposed,
+        shared: lead_b.iter().all(|&n| n == 1),
+    };
+    let all = |dims: &[usize]| dims.iter().product::<usize>() == shape.batch;
+    if all(lead_a) && (shape.shared || all(lead_b)) {
+        return call.kernels.matmul(call.pool, shape, a, b, out);
+    }
+    // A broadcast left operand, or one side per leading dimension: one product after the other.
+    let (strides_a, strides_b) = (broadcast(lead_a, lead.len()), broadcast(lead_b, lead.len()));
+    shape.batch = 1;
+    let sizes = [
+        shape.rows * shape.depth,
+        shape.depth * shape.columns,
+        shape.rows * shape.columns,
+    ];
+    let mut products = out.chunks_exact_mut(sizes[2]);
+    let mut ran = Ok(());
+    for_each_offset(lead, [&strides_a, &strides_b], |[at_a, at_b]| {
+        let (Some(out), true) = (products.next(), ran.is_ok()) else {
+            return;
+        };
+        let a = &a[at_a * sizes[0]..][..sizes[0]];
+        let b = &b[at_b * sizes[1]..][..sizes[1]];
+        ran = call.kernels.matmul(call.pool, shape, a, b, out);
+    });
+    ran
+}
