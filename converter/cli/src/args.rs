@@ -1,18 +1,30 @@
 //! The command line: one struct per command. Help texts are doc comments.
 
+mod bench;
+mod bundle;
 mod convert;
+mod engine;
+mod reference;
+mod run;
 mod size;
+mod validate;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use bench::BenchArgs;
+pub use bundle::BundleArgs;
 pub use convert::{ConvertArgs, ConvertFlags};
+pub use engine::{EngineArgs, EngineKind};
+pub use reference::ReferenceArgs;
+pub use run::RunArgs;
 pub use size::Size;
+pub use validate::ValidateArgs;
 
 use crate::exit::EXIT_CODES;
 
-/// Compiles Stable Diffusion pipelines to Core ML packages and ONNX models.
+/// Compiles Stable Diffusion pipelines to Core ML packages, ONNX models and .snap files, and runs them.
 #[derive(Debug, Parser)]
 #[command(name = "snapc", bin_name = "snapc", version, after_help = EXIT_CODES, max_term_width = 100)]
 #[command(disable_help_subcommand = true, subcommand_required = true)]
@@ -52,8 +64,18 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Show parameters, multiply-adds, bytes and peak memory of a checkpoint, or the contents of an artifact
     Inspect(InspectArgs),
+    /// Make a picture with an artifact
+    Run(RunArgs),
+    /// Compare what an artifact computes with a reference file
+    Validate(ValidateArgs),
+    /// Make a reference file from a checkpoint, in f32
+    Reference(ReferenceArgs),
+    /// Time the networks of an artifact
+    Bench(BenchArgs),
     /// Check the structure and the hashes of an artifact
     Verify(VerifyArgs),
+    /// Pack an artifact into one zip file
+    Bundle(BundleArgs),
     /// List the passes or show one
     Passes {
         /// What to show.

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 
 use snapc_import::ImportError;
 use snapc_passes::{PassError, PipelineError};
+use snapc_pipeline::{PipelineError as RunError, ScheduleError, TokenizerError};
 use snapc_target::TargetError;
 
 use crate::exit::Exit;
@@ -113,11 +114,13 @@ impl From<TargetError> for Failure {
     fn from(error: TargetError) -> Self {
         let exit = match &error {
             TargetError::Cancelled => return Failure::interrupted(),
-            TargetError::Unsupported { .. } => Exit::Unsupported,
+            TargetError::Unsupported { .. } | TargetError::Capacity { .. } => Exit::Unsupported,
             TargetError::Option { .. } | TargetError::Schedule(_) | TargetError::Io { .. } => {
                 Exit::Usage
             }
-            TargetError::Weight { .. } | TargetError::Malformed { .. } => Exit::InvalidInput,
+            TargetError::Weight { .. }
+            | TargetError::Malformed { .. }
+            | TargetError::ReadBack { .. } => Exit::InvalidInput,
             _ => Exit::Internal,
         };
         let help = io_help(&error);
@@ -125,6 +128,39 @@ impl From<TargetError> for Failure {
             help,
             ..Failure::new(exit, error)
         }
+    }
+}
+
+impl From<TokenizerError> for Failure {
+    fn from(error: TokenizerError) -> Self {
+        Failure::new(Exit::InvalidInput, error)
+    }
+}
+
+impl From<ScheduleError> for Failure {
+    fn from(error: ScheduleError) -> Self {
+        let exit = match &error {
+            ScheduleError::Betas { .. } => Exit::InvalidInput,
+            _ => Exit::Usage,
+        };
+        Failure::new(exit, error)
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<RunError<E>> for Failure {
+    fn from(error: RunError<E>) -> Self {
+        let exit = match error {
+            RunError::Schedule(error) => return error.into(),
+            RunError::Cancelled { .. } => return Failure::interrupted(),
+            RunError::Guidance { .. } => Exit::Usage,
+            RunError::InitLatents { .. }
+            | RunError::InitLatentsNotFinite { .. }
+            | RunError::NotFinite { .. }
+            | RunError::TextLength { .. }
+            | RunError::ScalingFactor { .. } => Exit::InvalidInput,
+            _ => Exit::Internal,
+        };
+        Failure::new(exit, error)
     }
 }
 

@@ -11,15 +11,21 @@
 
 #![forbid(unsafe_code)]
 
+mod accuracy;
 mod args;
+mod artifact;
 mod commands;
 mod config;
 mod depfile;
+mod engines;
 mod exit;
 mod failure;
 mod interrupt;
 mod output;
 mod progress;
+mod recorder;
+mod reference_file;
+mod staged_file;
 mod stages;
 mod staging;
 mod suggest;

@@ -1,4 +1,4 @@
-//! A bar with the time left.
+//! Bars with the time left: bytes of a writing, steps of a run.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use snapc_target::Progress;
@@ -14,21 +14,50 @@ pub struct Bar {
 impl Bar {
     /// A bar, drawn on stderr when `visible`.
     pub fn new(visible: bool, interrupt: Interrupt) -> Self {
-        let target = if visible {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let style = ProgressStyle::with_template(
-            "{msg} [{bar:32}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-        );
-        let bar = ProgressBar::with_draw_target(Some(0), target);
-        bar.set_style(
-            style
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("=> "),
-        );
+        let template = "{msg} [{bar:32}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+        let bar = draw(visible, template);
         Bar { bar, interrupt }
+    }
+}
+
+fn draw(visible: bool, template: &str) -> ProgressBar {
+    let target = if visible {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let style = ProgressStyle::with_template(template);
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    bar.set_style(
+        style
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> "),
+    );
+    bar
+}
+
+/// Shows how many steps are done.
+pub struct StepBar(ProgressBar);
+
+impl StepBar {
+    /// A bar of `steps` steps, drawn on stderr when `visible`.
+    pub fn new(visible: bool, what: &str, steps: usize) -> Self {
+        let bar = draw(visible, "{msg} [{bar:32}] {pos} of {len}, {eta} left");
+        bar.set_length(steps as u64);
+        bar.set_message(what.to_owned());
+        bar.tick();
+        StepBar(bar)
+    }
+
+    /// Another step is done.
+    pub fn advance(&self) {
+        self.0.inc(1);
+    }
+}
+
+impl Drop for StepBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

@@ -125,7 +125,8 @@ pub fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
     )
 }
 
-fn parent_of(output: &Path) -> &Path {
+/// The folder that an output lies in.
+pub(crate) fn parent_of(output: &Path) -> &Path {
     match output.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -133,7 +134,7 @@ fn parent_of(output: &Path) -> &Path {
 }
 
 /// A hidden name beside the output, of this process.
-fn sibling(output: &Path, role: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn sibling(output: &Path, role: &str) -> Result<PathBuf, Failure> {
     let Some(name) = output.file_name() else {
         return Err(Failure::usage(format!(
             "'{}' has no name",

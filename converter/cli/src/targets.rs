@@ -7,7 +7,11 @@ use crate::failure::Failure;
 use crate::suggest;
 
 /// Every target, in the order they are listed.
-pub static TARGETS: &[&dyn Target] = &[&snapc_coreml::CoreMl, &snapc_onnx::OnnxTarget];
+pub static TARGETS: &[&dyn Target] = &[
+    &snapc_coreml::CoreMl,
+    &snapc_native::Native,
+    &snapc_onnx::OnnxTarget,
+];
 
 /// The names on the command line.
 pub fn names() -> impl Iterator<Item = &'static str> {

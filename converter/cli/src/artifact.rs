@@ -1,0 +1,117 @@
+//! Artifacts as they are run: the manifest, and what lies around the networks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use snapc_pipeline::{Pipeline, SchedulerConfig, Tokenizer};
+use snapc_target::manifest::Manifest;
+use snapc_target::schedule;
+
+use crate::args::EngineArgs;
+use crate::engines::{self, AnyEngine, snap};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::staging::parent_of;
+
+/// Where an artifact may have its merges, by target: Core ML packages have them beside them.
+const MERGES: [&str; 2] = ["tokenizer/merges.txt", "merges.txt"];
+
+/// The tokenizer's file of merges is half a megabyte; what is far larger is not one.
+const MAX_MERGES_BYTES: u64 = 64 << 20;
+
+/// An artifact folder with its manifest.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+impl Artifact {
+    /// Opens an artifact folder, or the one that a `.snap` file lies in.
+    ///
+    /// # Errors
+    /// When it has no manifest that can be read.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let is_file = path.extension().is_some_and(|e| e == "snap") && path.is_file();
+        let folder = if is_file { parent_of(path) } else { path };
+        let manifest = Manifest::read(folder).map_err(|e| {
+            Failure::new(Exit::InvalidInput, e)
+                .help("give the folder that `snapc convert -o` wrote")
+        })?;
+        Ok(Artifact {
+            folder: folder.to_owned(),
+            manifest,
+        })
+    }
+
+    /// The schedule that the manifest records.
+    ///
+    /// # Errors
+    /// When it is of a kind that this snapc does not run.
+    pub fn scheduler(&self) -> Result<SchedulerConfig, Failure> {
+        schedule::recorded(&self.manifest.scheduler).ok_or_else(|| {
+            let record = &self.manifest.scheduler;
+            self.invalid(&format!(
+                "the manifest asks for the scheduler '{}' with {}, {} and {}, which this snapc does not run",
+                record.kind, record.beta_schedule, record.prediction_type, record.timestep_spacing
+            ))
+        })
+    }
+
+    /// The tokenizer, from the artifact's own files.
+    ///
+    /// # Errors
+    /// When the artifact has none, or the files are malformed.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Failure> {
+        if snap::runs_as_it_is(self) {
+            return snap::tokenizer(self);
+        }
+        let path = MERGES.iter().map(|name| self.folder.join(name));
+        let path = path
+            .into_iter()
+            .find(|path| path.is_file())
+            .ok_or_else(|| self.invalid("it has no merges.txt, and prompts need one"))?;
+        let size = fs::metadata(&path)
+            .map_err(|e| Failure::read(&path, e))?
+            .len();
+        if size > MAX_MERGES_BYTES {
+            return Err(self.invalid(&format!(
+                "merges.txt has {size} bytes, which is no list of merges"
+            )));
+        }
+        let merges = fs::read(&path).map_err(|e| Failure::read(&path, e))?;
+        let pad = self
+            .manifest
+            .pad_token_id
+            .ok_or_else(|| self.invalid("the manifest names no pad_token_id"))?;
+        Ok(Tokenizer::new(&merges, pad, self.manifest.tokens)?)
+    }
+
+    /// The networks, run by the engine that the flags ask for. `batch` is what the UNet will mostly be asked for.
+    ///
+    /// # Errors
+    /// When the engine does not run this kind of artifact, or a file of the artifact is missing or malformed.
+    pub fn engine(&self, args: EngineArgs, batch: usize) -> Result<AnyEngine, Failure> {
+        engines::open(self, args, batch)
+    }
+
+    /// The whole pipeline.
+    ///
+    /// # Errors
+    /// As [`Artifact::engine`], [`Artifact::tokenizer`] and [`Artifact::scheduler`].
+    pub fn pipeline(&self, args: EngineArgs, batch: usize) -> Result<Pipeline<AnyEngine>, Failure> {
+        // The small files first: what is wrong with them is told before the weights are read.
+        let (tokenizer, scheduler) = (self.tokenizer()?, self.scheduler()?);
+        let scale = self.manifest.latent.scaling_factor as f32;
+        let engine = self.engine(args, batch)?;
+        Ok(Pipeline::new(engine, tokenizer, scheduler, scale)?)
+    }
+
+    /// A failure about the artifact.
+    pub fn invalid(&self, reason: &str) -> Failure {
+        let error = anyhow::anyhow!("artifact '{}': {reason}", self.folder.display());
+        Failure::new(Exit::InvalidInput, error).help("convert the checkpoint again")
+    }
+}

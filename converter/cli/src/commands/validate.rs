@@ -1,0 +1,272 @@
+//! `snapc validate`: what an artifact computes, against a reference file.
+//!
+//! Each graph is run on the inputs that the reference holds for it, so that a graph answers for itself alone; then the
+//! whole run from the reference's initial latents, whose final latents carry the bar.
+
+mod comparison;
+mod nodes;
+mod per_node;
+
+use serde_json::json;
+use snapc_pipeline::{
+    Engine, InitLatents, Pipeline, Request, Stage, UnetInput, is_guided, timesteps,
+};
+
+use crate::accuracy::Accuracy;
+use crate::args::ValidateArgs;
+use crate::artifact::Artifact;
+use crate::engines::{AnyEngine, EngineError};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::progress::StepBar;
+use crate::recorder;
+use crate::reference_file::{self, Reference};
+
+use comparison::{Bars, Comparison, Row, Subject};
+use per_node::PerNode;
+
+/// Compares an artifact with a reference and reports every figure.
+///
+/// # Errors
+/// When artifact and reference do not belong together or a network cannot run; figures under their bars are no error
+/// but [`Exit::CheckFailed`].
+pub fn run(args: &ValidateArgs, output: &Output) -> Result<Exit, Failure> {
+    let interrupt = Interrupt::install();
+    let reference = reference_file::read(&args.reference)?;
+    let artifact = Artifact::open(&args.artifact)?;
+    let bars = Bars::of(&artifact.manifest.precision, args.min_psnr)?;
+    check_schedule(&artifact, &reference)?;
+    let mut pipeline = artifact.pipeline(args.engine, reference.batch)?;
+    check_geometry(&artifact, &pipeline, &reference)?;
+
+    let mut replay = Replay {
+        reference: &reference,
+        scaling_factor: artifact.manifest.latent.scaling_factor as f32,
+        bars,
+        bar: StepBar::new(
+            output.shows_progress(),
+            "call",
+            2 * reference.steps.len() + 2,
+        ),
+        interrupt: &interrupt,
+    };
+    let mut comparison = Comparison {
+        rows: replay.calls(pipeline.engine_mut())?,
+    };
+    let departed = comparison.first_departure().is_some();
+    match replay.run(&mut pipeline) {
+        Ok(rows) => comparison.rows.extend(rows),
+        // A graph that is wrong may well give values that are not finite; its row tells more.
+        Err(failure) if departed && failure.exit != Exit::Interrupted => {
+            output.note(&format!(
+                "the whole run fails: {}",
+                failure.messages().join(": ")
+            ));
+        }
+        Err(failure) => return Err(failure),
+    }
+    drop(replay);
+
+    let per_node = match (&args.checkpoint, comparison.suspect()) {
+        (Some(checkpoint), Some(stage)) => Some(PerNode::compare(
+            &artifact, checkpoint, &reference, stage, bars,
+        )?),
+        _ => None,
+    };
+    let departure = comparison.first_departure();
+    let mut document = json!({
+        "command": "validate",
+        "target": artifact.manifest.target,
+        "precision": artifact.manifest.precision,
+        "engine": args.engine.engine.name(),
+        "made_by": reference.settings.made_by,
+        "ok": departure.is_none(),
+        "departs_first": departure.map(Row::subject_document),
+        "rows": comparison.rows.iter().map(Row::document).collect::<Vec<_>>(),
+    });
+    if let Some(per_node) = &per_node {
+        document["per_node"] = per_node.document();
+    }
+    output.result(&document, || {
+        let nodes = per_node.as_ref().map(PerNode::text).unwrap_or_default();
+        format!("{}{nodes}", comparison.text())
+    })?;
+    Ok(match departure {
+        None => Exit::Done,
+        Some(_) => Exit::CheckFailed,
+    })
+}
+
+/// Refuses a reference whose steps are not those of the artifact's schedule.
+fn check_schedule(artifact: &Artifact, reference: &Reference) -> Result<(), Failure> {
+    let settings = &reference.settings;
+    let own = timesteps(&artifact.scheduler()?, settings.steps)?;
+    if own != settings.timesteps {
+        let error = anyhow::anyhow!(
+            "the schedules differ: {} steps are at {own:?} in the artifact, at {:?} in the reference",
+            settings.steps,
+            settings.timesteps
+        );
+        return Err(Failure::new(Exit::CheckFailed, error).help(
+            "both take the scheduler from the checkpoint; make the reference from the same one",
+        ));
+    }
+    if is_guided(settings.guidance) != (reference.batch == 2) {
+        let error = anyhow::anyhow!(
+            "the reference has {} row(s) of tokens, which does not fit its guidance {}",
+            reference.batch,
+            settings.guidance
+        );
+        return Err(Failure::new(Exit::InvalidInput, error));
+    }
+    Ok(())
+}
+
+/// Refuses a reference of other sizes.
+fn check_geometry(
+    artifact: &Artifact,
+    pipeline: &Pipeline<AnyEngine>,
+    reference: &Reference,
+) -> Result<(), Failure> {
+    let (own, theirs) = (pipeline.engine().geometry(), reference.geometry);
+    if own == theirs {
+        return Ok(());
+    }
+    let error = anyhow::anyhow!(
+        "artifact '{}' and reference are of different sizes: {own:?} and {theirs:?}",
+        artifact.folder.display()
+    );
+    Err(Failure::new(Exit::InvalidInput, error).help("make the reference from the same checkpoint"))
+}
+
+/// Runs an engine as the reference ran.
+struct Replay<'a> {
+    reference: &'a Reference,
+    scaling_factor: f32,
+    bars: Bars,
+    bar: StepBar,
+    interrupt: &'a Interrupt,
+}
+
+impl Replay<'_> {
+    /// Every call of a graph, on the reference's own inputs.
+    fn calls(&mut self, engine: &mut AnyEngine) -> Result<Vec<Row>, Failure> {
+        let reference = self.reference;
+        let mut rows = Vec::new();
+        let mut stages = vec![Stage::TextEncoder];
+        stages.extend((0..reference.steps.len()).map(|step| Stage::Unet { step }));
+        stages.push(Stage::VaeDecoder);
+        for stage in stages {
+            self.interrupt.check()?;
+            let found = call(engine, reference, self.scaling_factor, stage)
+                .map_err(|e| failed(stage, e))?;
+            rows.push(Row {
+                subject: Subject::Call(stage),
+                accuracy: Accuracy::of(&found, expected(reference, stage)),
+                bar: self.bars.call,
+            });
+            self.bar.advance();
+        }
+        Ok(rows)
+    }
+
+    /// The whole run from the prompt and the reference's initial latents.
+    fn run(&mut self, pipeline: &mut Pipeline<AnyEngine>) -> Result<Vec<Row>, Failure> {
+        let reference = self.reference;
+        let settings = &reference.settings;
+        let request = Request {
+            prompt: settings.prompt.clone(),
+            negative_prompt: settings.negative.clone(),
+            steps: settings.steps,
+            guidance: settings.guidance,
+            init_latents: InitLatents::Given(reference.init_latents.clone()),
+        };
+        let bar = &self.bar;
+        let (generation, steps) = recorder::record(pipeline, &request, self.interrupt, |_| {
+            bar.advance();
+            Ok(())
+        })?;
+        let ids = |ids: &[u32]| ids.iter().map(|&id| id as f32).collect::<Vec<f32>>();
+        let mut rows = vec![Row {
+            subject: Subject::Tokens,
+            accuracy: Accuracy::of(&ids(&generation.input_ids), &ids(&reference.input_ids)),
+            // One wrong token is another prompt.
+            bar: Some(f64::INFINITY),
+        }];
+        let last = steps.len().saturating_sub(1);
+        for (step, (found, expected)) in steps.iter().zip(&reference.steps).enumerate() {
+            rows.push(Row {
+                subject: Subject::Latents {
+                    step,
+                    last: step == last,
+                },
+                accuracy: Accuracy::of(&found.latents, &expected.latents),
+                bar: (step == last).then_some(self.bars.final_latents),
+            });
+        }
+        let image: Vec<f32> = generation
+            .decoded
+            .iter()
+            .map(|v| v.clamp(-1.0, 1.0))
+            .collect();
+        rows.push(Row {
+            subject: Subject::Picture,
+            accuracy: Accuracy::of(&image, &reference.image),
+            bar: None,
+        });
+        Ok(rows)
+    }
+}
+
+/// What a graph gives for the inputs that the reference holds for it, in the form of [`expected`].
+fn call<E: Engine>(
+    engine: &mut E,
+    reference: &Reference,
+    scaling_factor: f32,
+    stage: Stage,
+) -> Result<Vec<f32>, E::Error> {
+    let geometry = engine.geometry();
+    let mut found = vec![0.0; expected(reference, stage).len()];
+    match stage {
+        Stage::Unet { step } => {
+            let input = UnetInput {
+                step,
+                timestep: reference.settings.timesteps[step],
+                batch: reference.batch,
+                latents: reference.latents_before(step),
+                text_embeddings: &reference.text_embeddings,
+            };
+            engine.denoise(input, &mut found)?;
+        }
+        Stage::VaeDecoder => {
+            let latents = reference.final_latents().iter();
+            let scaled: Vec<f32> = latents.map(|x| x / scaling_factor).collect();
+            engine.decode(&scaled, &mut found)?;
+            found.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
+        }
+        _ => {
+            let ids = reference.input_ids.chunks_exact(geometry.text_length);
+            let rows = found.chunks_exact_mut(geometry.embedding_values());
+            for (ids, row) in ids.zip(rows) {
+                engine.encode_text(ids, row)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What the reference holds for a call.
+fn expected(reference: &Reference, stage: Stage) -> &[f32] {
+    match stage {
+        Stage::Unet { step } => &reference.steps[step].noise_pred,
+        Stage::VaeDecoder => &reference.image,
+        _ => &reference.text_embeddings,
+    }
+}
+
+fn failed(stage: Stage, error: EngineError) -> Failure {
+    let error = anyhow::Error::new(error).context(format!("{stage}: the engine failed"));
+    Failure::new(Exit::Internal, error)
+}

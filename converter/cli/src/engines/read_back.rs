@@ -1,0 +1,58 @@
+//! The graphs of an artifact, read back from its files.
+
+use std::path::{Component, Path, PathBuf};
+
+use snapc_ir::Graph;
+use snapc_pipeline::NetworkKind;
+
+use crate::artifact::Artifact;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::targets;
+
+/// The graphs `text_encoder`, `unet` and `vae_decoder` of an artifact, read back by its target. `batch` is the size that
+/// an open batch of the UNet gets; the others run one row at a time.
+///
+/// # Errors
+/// When the artifact does not have the three graphs, its files hold no graphs of the IR, or one cannot be read.
+pub fn graphs(artifact: &Artifact, batch: usize) -> Result<[Graph; 3], Failure> {
+    let [text_encoder, unet, vae_decoder] = NetworkKind::ALL;
+    Ok([
+        graph(artifact, text_encoder, 1)?,
+        graph(artifact, unet, batch)?,
+        graph(artifact, vae_decoder, 1)?,
+    ])
+}
+
+fn graph(artifact: &Artifact, kind: NetworkKind, batch: usize) -> Result<Graph, Failure> {
+    let name = &artifact.manifest.target;
+    let target = targets::find(name).map_err(|_| {
+        artifact.invalid(&format!(
+            "the manifest names the target '{name}', which this snapc does not have"
+        ))
+    })?;
+    let file = file(artifact, kind)?;
+    target.read(&file, batch)?.ok_or_else(|| {
+        let error = anyhow::anyhow!("the files of {name} artifacts hold no graph to evaluate");
+        Failure::new(Exit::Usage, error).help("use --engine snap")
+    })
+}
+
+/// The file of a graph, which lies in the artifact whatever the manifest says.
+///
+/// # Errors
+/// When the manifest names none, or one elsewhere.
+pub fn file(artifact: &Artifact, kind: NetworkKind) -> Result<PathBuf, Failure> {
+    let mut graphs = artifact.manifest.graphs.iter();
+    let graph = graphs
+        .find(|graph| graph.name == kind.name())
+        .ok_or_else(|| artifact.invalid(&format!("the manifest lists no graph '{kind}'")))?;
+    let path = Path::new(&graph.file);
+    if !path.components().all(|c| matches!(c, Component::Normal(_))) {
+        let file = &graph.file;
+        return Err(artifact.invalid(&format!(
+            "the path '{file}' of graph '{kind}' leads out of it"
+        )));
+    }
+    Ok(artifact.folder.join(path))
+}
