@@ -475,7 +475,7 @@ fn artifacts_that_were_touched() {
 fn no_space() {
     let scene = Scene::new("variants/lean");
     let before = names(scene.root());
-    for target in ["onnx", "coreml"] {
+    for target in ["onnx", "coreml", "native"] {
         let output = Command::new("bash")
             .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$@\"", "limited"])
             .arg(env!("CARGO_BIN_EXE_snapc-under-test"))

@@ -43,7 +43,12 @@ fn help() {
         "--version",
         "convert -h",
         "inspect -h",
+        "run -h",
+        "validate -h",
+        "reference -h",
+        "bench -h",
         "verify -h",
+        "bundle -h",
         "generate -h",
     ];
     let text: String = runs
@@ -71,6 +76,8 @@ fn wrong_flags() {
         "targets show ios",
         "inspect tiny --graph une",
         "inspect tiny -q -v",
+        "run tiny -o x.png",
+        "validate tiny --reference r --per-node",
     ];
     let text: String = runs
         .iter()
@@ -144,7 +151,7 @@ fn convert_verify_inspect_and_replace() {
         &folder.path().join("tiny"),
     );
     let snapc = snapc_in(folder.path());
-    for target in ["coreml", "onnx"] {
+    for target in ["coreml", "native", "onnx"] {
         let run = snapc.run(&format!(
             "convert tiny --target {target} -o out/{target} --depfile {target}.d --json"
         ));
@@ -190,7 +197,7 @@ fn convert_verify_inspect_and_replace() {
         .map(|e| e.unwrap().file_name())
         .collect();
     left.sort();
-    assert_eq!(left, ["coreml", "onnx"]);
+    assert_eq!(left, ["coreml", "native", "onnx"]);
 }
 
 #[test]

@@ -6,7 +6,11 @@
 mod checkpoint;
 mod command;
 mod folder;
+mod python;
+mod tensors;
 
 pub use checkpoint::{SafetensorsFile, StoredTensor, edit_json};
 pub use command::{Run, Snapc};
 pub use folder::{contents, copy_folder, names, workspace_root};
+pub use python::{onnxruntime_library, python};
+pub use tensors::psnr;

@@ -8,19 +8,22 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+use crate::fuzz;
 use crate::process::{run, say};
 
 /// Name of the file in an environment that says what it was made from.
 const STAMP: &str = "snapc-requirements.sha256";
 
-/// Makes the environments that are missing or out of date.
+/// Makes the environments that are missing or out of date, sees that valgrind is there, and with `all` installs cargo-fuzz.
 ///
 /// # Errors
-/// When Python is missing or a package cannot be installed.
+/// When Python or valgrind is missing, or a package or cargo-fuzz cannot be installed.
 pub fn setup(root: &Path, all: bool) -> Result<()> {
+    valgrind()?;
     make(root, "light")?;
     if all {
         make(root, "full")?;
+        fuzz::install(root)?;
     }
     Ok(())
 }
@@ -69,14 +72,37 @@ fn make_venv(folder: &Path) -> Result<()> {
     let venv = || run(Command::new("python3").args(["-m", "venv"]).arg(folder));
     let Err(error) = venv() else { return Ok(()) };
     // Debian and its kin ship the module apart from the interpreter.
-    if is_root() && Path::new("/usr/bin/apt-get").exists() {
-        say("python3 cannot make environments; installing the package python3-venv");
-        run(Command::new("apt-get").args(["install", "--yes", "python3-venv"]))?;
+    if install_package("python3-venv")? {
         return venv();
     }
     bail!(
         "{error:#}; install Python 3.11 or later with its venv module (Debian: apt install python3-venv)"
     )
+}
+
+/// The tests of the C interface run under valgrind, on Linux, where it is to be had.
+fn valgrind() -> Result<()> {
+    let is_there = || {
+        let version = Command::new("valgrind").arg("--version").output();
+        version.is_ok_and(|o| o.status.success())
+    };
+    if !cfg!(target_os = "linux") || is_there() || (install_package("valgrind")? && is_there()) {
+        return Ok(());
+    }
+    bail!("valgrind is missing; install it (Debian: apt install valgrind)")
+}
+
+/// Installs a package of Debian or its kin where that may be done without asking; `false` elsewhere.
+///
+/// # Errors
+/// When it cannot be installed.
+pub fn install_package(name: &str) -> Result<bool> {
+    if !is_root() || !Path::new("/usr/bin/apt-get").exists() {
+        return Ok(false);
+    }
+    say(&format!("the package {name} is missing; installing it"));
+    run(Command::new("apt-get").args(["install", "--yes", name]))?;
+    Ok(true)
 }
 
 fn is_root() -> bool {

@@ -1,10 +1,11 @@
-//! Chores of the workspace: Python environments for the foreign readers, the whole test run, generated documents.
-//! Call it as `cargo xtask COMMAND`.
+//! Chores of the workspace: Python environments for the foreign readers, the whole test run, fuzzing, generated
+//! documents. Call it as `cargo xtask COMMAND`.
 
 #![forbid(unsafe_code)]
 
 mod codegen;
 mod environment;
+mod fuzz;
 mod process;
 mod steps;
 
@@ -23,17 +24,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make the Python environments that the tests use, under .cache; nothing is installed elsewhere
+    /// Make the Python environments that the tests use, under .cache, and see that valgrind is there; nothing is installed
+    /// elsewhere, except that root on Debian gets the packages that are missing
     Setup {
-        /// Also the large environment with PyTorch, for the checks of `test --all`
+        /// Also the large environment with PyTorch and cargo-fuzz, for the checks of `test --all`
         #[arg(long)]
         all: bool,
     },
     /// Run all tests; makes the environments first
     Test {
-        /// Also the checks that need PyTorch
+        /// Also the checks that need PyTorch, and a short run of the fuzz targets
         #[arg(long)]
         all: bool,
+    },
+    /// Run fuzz targets of tests/fuzz; what they learn is kept under .cache
+    Fuzz {
+        /// Which; all unless named
+        targets: Vec<String>,
+        /// Inputs that each target tries
+        #[arg(long, default_value_t = 1_000_000)]
+        runs: u64,
     },
     /// Write the documents that are generated from the source: docs/cli and docs/passes.md
     Codegen {
@@ -49,6 +59,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup { all } => environment::setup(&workspace_root(), all),
         Command::Test { all } => steps::test(&workspace_root(), all),
+        Command::Fuzz { targets, runs } => fuzz::fuzz(&workspace_root(), &targets, runs),
         Command::Codegen { check } => codegen::run(&workspace_root(), check),
         Command::Ci => steps::ci(&workspace_root()),
     };

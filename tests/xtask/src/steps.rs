@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::environment;
+use crate::fuzz;
 use crate::process::run;
 
 /// Checks in Python that need PyTorch, each run from the workspace's root with the path of the release binary in
@@ -17,7 +18,7 @@ const FULL_CHECKS: &[&str] = &[
     "tests/python/full/full_size.py",
 ];
 
-/// Makes the environments, runs the tests of all crates, and with `all` the checks that need PyTorch.
+/// Makes the environments, runs the tests of all crates, and with `all` the fuzz targets and the checks that need PyTorch.
 ///
 /// # Errors
 /// When a test fails.
@@ -25,6 +26,7 @@ pub fn test(root: &Path, all: bool) -> Result<()> {
     environment::setup(root, all)?;
     run(cargo(root).args(["test", "--workspace"]))?;
     if all {
+        fuzz::test(root)?;
         run(cargo(root).args(["build", "--release", "--package", "snapc"]))?;
         for script in FULL_CHECKS {
             run(Command::new(environment::python(root, "full"))
@@ -44,12 +46,14 @@ pub fn ci(root: &Path) -> Result<()> {
     run(Command::new("bash").arg(".ci/run").current_dir(root))
 }
 
-fn cargo(root: &Path) -> Command {
+/// Cargo, in the workspace.
+pub fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);
     command
 }
 
-fn target_folder(root: &Path) -> std::path::PathBuf {
+/// Where cargo builds.
+pub fn target_folder(root: &Path) -> std::path::PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
 }
