@@ -12,7 +12,7 @@
 //! assert!(!snapc_coreml::CoreMl.capabilities(&options).symbolic_batch);
 //! ```
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod blob;
 mod emit;

@@ -17,7 +17,7 @@
 //! writes is the graph it is given. [`read`] turns a model, ours or foreign, into a graph again. Verifier and reader share
 //! the messages of [`proto`] with the writer, nothing else.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod companion;
 mod emit;

@@ -19,12 +19,15 @@ const VERSION: &str = "0.13.2";
 /// Runs of each target in a test run: some seconds.
 const SHORT_RUNS: u64 = 20_000;
 
-/// Bounds on an input, which are its bytes, the seconds it may take and the MiB in memory; and no word about progress.
-const OPTIONS: [&str; 4] = [
+/// Bounds on an input, which are its bytes, the seconds it may take and the MiB in memory; and numbers at the end in place of
+/// words about progress.
+const OPTIONS: [&str; 6] = [
     "-max_len=4096",
     "-timeout=60",
     "-rss_limit_mb=1024",
     "-verbosity=0",
+    "-print_funcs=0",
+    "-print_final_stats=1",
 ];
 
 /// Installs cargo-fuzz unless it is there, and the C++ compiler that libFuzzer is built with.

@@ -23,7 +23,6 @@ mod constexpr;
 mod element;
 mod error;
 mod feature;
-mod mmap;
 mod names;
 mod ops;
 mod package;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use snapc_ir::ByteBuffer;
+use snapc_target::MappedFile;
 
 use super::element::{code, packed_bytes};
 use super::error::Fault;
-use super::mmap;
 use super::package::Package;
 use crate::blob::{ALIGNMENT, SENTINEL, VERSION};
 use crate::proto::{BlobFileValue, DataType};
@@ -48,7 +49,9 @@ impl WeightFiles {
             return Ok(file.clone());
         }
         let path = self.package.blob_file(name).map_err(Fault::Malformed)?;
-        let file = mmap::map(&path).map_err(|e| Fault::malformed(e.to_string()))?;
+        let file = MappedFile::open(&path)
+            .map_err(|e| Fault::malformed(format!("'{}': {e}", path.display())))?;
+        let file: ByteBuffer = Arc::new(file);
         let version = (*file).as_ref().get(4..8).map(u32_at);
         if version != Some(VERSION) {
             return Err(Fault::malformed(format!(

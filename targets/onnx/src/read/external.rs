@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use prost::bytes::Bytes;
+use snapc_target::MappedFile;
 
 use super::error::ReadError;
-use super::mmap::map;
 use crate::proto::TensorProto;
 
 /// The folder of a model, and the files in it that are mapped so far.
@@ -83,7 +83,10 @@ impl DataFiles {
                 "is a link that leaves the folder of the model; copy the file there",
             ));
         }
-        let mapped = map(&path).map_err(|e| fault(&format!("cannot be read: {e}")))?;
+        let mapped = MappedFile::open(&path);
+        let mapped =
+            mapped.map_err(|e| fault(&format!("cannot be read: '{}': {e}", path.display())))?;
+        let mapped = Bytes::from_owner(mapped);
         self.mapped.insert(location.to_owned(), mapped.clone());
         Ok(mapped)
     }

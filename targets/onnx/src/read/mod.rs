@@ -20,7 +20,6 @@ mod call;
 mod error;
 mod external;
 mod input;
-mod mmap;
 mod ops;
 mod scan;
 mod tensor;
@@ -31,6 +30,7 @@ use std::path::Path;
 use prost::Message;
 use prost::bytes::Bytes;
 use snapc_ir::Graph;
+use snapc_target::MappedFile;
 
 use self::builder::Builder;
 use self::call::Call;
@@ -55,7 +55,11 @@ const GRAPH_NAMES: [&str; 3] = ["text_encoder", "unet", "vae_decoder"];
 /// When a file is missing or malformed, a symbol has no size, or a node has no form in the IR. The message names the
 /// input, initializer or node.
 pub fn read(model: &Path, dims: &BTreeMap<String, usize>) -> Result<Graph, ReadError> {
-    let (opset, graph) = decode(model, mmap::map(model)?)?;
+    let file = MappedFile::open(model).map_err(|source| ReadError::Io {
+        path: model.to_owned(),
+        source,
+    })?;
+    let (opset, graph) = decode(model, Bytes::from_owner(file))?;
     let name = graph_name(model, &graph);
     let mut reader = Reader {
         graph: &graph,

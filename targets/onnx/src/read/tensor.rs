@@ -7,7 +7,6 @@ use snapc_ir::tensor::Elements;
 use snapc_ir::{DType, LazyTensor, Tensor};
 
 use super::external::DataFiles;
-use super::mmap::shared;
 use crate::proto::{DOUBLE, EXTERNAL, TensorProto, element_type};
 
 /// Largest size of a dimension.
@@ -51,7 +50,12 @@ pub(super) fn constant(tensor: &TensorProto, files: &mut DataFiles) -> Result<La
     }
     let dtype = element_type(data_type).expect("other types have been refused");
     let range = 0..bytes.len();
-    Ok(LazyTensor::from_buffer(shared(bytes), range, dtype, &shape))
+    Ok(LazyTensor::from_buffer(
+        Arc::new(bytes),
+        range,
+        dtype,
+        &shape,
+    ))
 }
 
 /// The bytes in the model itself, `expected` of them.
