@@ -257,6 +257,10 @@ fn sizes_that_no_memory_holds_are_refused() {
     assert_error(&sized("Reshape", &["x", "k"], &[-1, -1]), "does not fit");
     assert_error(&sized("Reshape", &["x", "k"], &[4, -1]), "does not fit");
     assert_error(&sized("Unsqueeze", &["x", "k"], &[0, 0]), "name one twice");
+    let mut parts = attribute("num_outputs", ATTRIBUTE_INT);
+    parts.i = Some(0);
+    let split = with_attribute(node("Split", &["x"], "y"), parts);
+    assert_error(&model(vec![split], Vec::new()), "2 cannot be split into 0");
     let flat = sized("Reshape", &["x", "k"], &[&[2, 3][..], &[1; 20]].concat());
     assert_error(&flat, "22 dimensions are too many");
     let scalar = |name: &str, value: i64| {

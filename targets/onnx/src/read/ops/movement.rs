@@ -210,12 +210,13 @@ pub(super) fn split(b: &mut Builder, call: &Call<'_>) -> Result<Vec<Operand>, Fa
 }
 
 fn equal_parts(size: usize, parts: usize) -> Result<Vec<usize>, Fault> {
-    let each = if parts == 0 { 0 } else { size.div_ceil(parts) };
-    let last = each
-        .checked_mul(parts.saturating_sub(1))
-        .and_then(|n| size.checked_sub(n));
-    match last.filter(|&last| last > 0) {
-        Some(last) => Ok([vec![each; parts - 1], vec![last]].concat()),
+    let split = |full: usize| {
+        let each = size.div_ceil(parts);
+        let last = size.checked_sub(each.checked_mul(full)?)?;
+        (last > 0).then(|| [vec![each; full], vec![last]].concat())
+    };
+    match parts.checked_sub(1).and_then(split) {
+        Some(sizes) => Ok(sizes),
         None => Err(Fault::malformed(format!(
             "{size} cannot be split into {parts} parts"
         ))),
