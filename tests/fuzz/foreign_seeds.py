@@ -91,8 +91,9 @@ def onnx_seeds():
     y = m.node("CastLike", m.node("Dropout", y), np.array(0, F32))
     m.write("elementwise", y, [2, 3])
 
-    m = Model()
-    a, b = m.node("Split", "x", np.array([2, 2]), outputs=2, axis=1)
+    m = Model(opset=18)
+    a, b = m.node("Split", "x", outputs=2, axis=1, num_outputs=2)
+    a, _ = m.node("Split", a, np.array([1, 1]), outputs=2, axis=1)
     y = m.node("Slice", a, np.array([-2]), np.array([2**63 - 1]), np.array([-2]), np.array([1]))
     y = m.node("Squeeze", m.node("Unsqueeze", m.node("Mul", y, b), np.array([0, 3])), np.array([0]))
     y = m.node("Transpose", m.node("Flatten", y, axis=1), perm=[1, 0])

@@ -257,10 +257,6 @@ fn sizes_that_no_memory_holds_are_refused() {
     assert_error(&sized("Reshape", &["x", "k"], &[-1, -1]), "does not fit");
     assert_error(&sized("Reshape", &["x", "k"], &[4, -1]), "does not fit");
     assert_error(&sized("Unsqueeze", &["x", "k"], &[0, 0]), "name one twice");
-    let mut parts = attribute("num_outputs", ATTRIBUTE_INT);
-    parts.i = Some(0);
-    let split = with_attribute(node("Split", &["x"], "y"), parts);
-    assert_error(&model(vec![split], Vec::new()), "2 cannot be split into 0");
     let flat = sized("Reshape", &["x", "k"], &[&[2, 3][..], &[1; 20]].concat());
     assert_error(&flat, "22 dimensions are too many");
     let scalar = |name: &str, value: i64| {
@@ -271,6 +267,21 @@ fn sizes_that_no_memory_holds_are_refused() {
     let bounds = vec![scalar("a", i64::MIN), scalar("b", i64::MAX), scalar("c", 1)];
     let range = model(vec![node("Range", &["a", "b", "c"], "y")], bounds);
     assert_error(&range, "too large to be computed");
+}
+
+#[test]
+fn splits_into_other_numbers_than_there_are_results_are_refused() {
+    let mut into_nothing = node("Split", &["x"], "y");
+    into_nothing.output.clear();
+    let into_nothing = model(vec![into_nothing], vec![]);
+    assert_error(&into_nothing, "2 cannot be split into 0 parts");
+    for parts in [-1, 0, 2, 1 << 40] {
+        let mut stated = attribute("num_outputs", ATTRIBUTE_INT);
+        stated.i = Some(parts);
+        let split = with_attribute(node("Split", &["x"], "y"), stated);
+        let expected = format!("num_outputs is {parts}, but there are 1 results");
+        assert_error(&model(vec![split], vec![]), &expected);
+    }
 }
 
 #[test]

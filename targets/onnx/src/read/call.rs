@@ -20,7 +20,7 @@ pub(super) struct Call<'a> {
     pub(super) op: &'a str,
     /// Version of the operator set.
     pub(super) opset: i64,
-    /// Number of results that have a name.
+    /// Number of results, those without a name included.
     pub(super) results: usize,
     /// Files that a constant among the attributes may point to.
     pub(super) files: &'a mut DataFiles,
@@ -62,7 +62,7 @@ impl<'a> Call<'a> {
             name,
             op: node.op_type.as_deref().unwrap_or_default(),
             opset,
-            results: node.output.iter().filter(|o| !o.is_empty()).count(),
+            results: node.output.len(),
             files,
             inputs,
             attributes,

@@ -188,10 +188,15 @@ pub(super) fn split(b: &mut Builder, call: &Call<'_>) -> Result<Vec<Operand>, Fa
             sizes.collect::<Option<Vec<usize>>>().ok_or_else(negative)?
         }
         None => {
-            let parts = match call.int("num_outputs")? {
-                Some(parts) => usize::try_from(parts).unwrap_or(0),
-                None => call.results,
-            };
+            // The number of results also bounds the parts by what the file holds.
+            let parts = call.results;
+            if let Some(stated) = call.int("num_outputs")?
+                && usize::try_from(stated) != Ok(parts)
+            {
+                return Err(Fault::malformed(format!(
+                    "num_outputs is {stated}, but there are {parts} results"
+                )));
+            }
             equal_parts(shape[axis], parts)?
         }
     };
