@@ -78,10 +78,7 @@ impl Pass for CastPrecision {
         self.check_weights(graph, &exact, context)?;
         let mut casting = Casting::new(graph, self.to, &exact);
         let rebuilt = casting.run().map_err(PassError::build(Self::NAME))?;
-        Ok(Some(Change {
-            graph: rebuilt,
-            counts: vec![("weights cast", casting.weights_cast), ("casts added", casting.casts)],
-        }))
+        Ok(Some(Change::new(rebuilt, vec![("weights cast", casting.weights_cast), ("casts added", casting.casts)])))
     }
 }
 
@@ -462,7 +459,7 @@ mod tests {
 
     #[test]
     fn cancelling_ends_the_check() {
-        let context = PassContext { cancelled: &|| true };
+        let context = PassContext { cancelled: &|| true, ..PassContext::default() };
         let g = graph_with(&[("w", LazyTensor::from_f32(&[2], &[1.0, 2.0]))], &[]);
         let result = CastPrecision::default().run(&g, &context);
         assert!(matches!(result, Err(PassError::Cancelled)));

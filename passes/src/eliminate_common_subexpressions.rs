@@ -58,10 +58,7 @@ impl Pass for EliminateCommonSubexpressions {
         if nodes + weights == 0 {
             return Ok(None);
         }
-        Ok(Some(Change {
-            graph,
-            counts: vec![("nodes merged", nodes), ("weights merged", weights)],
-        }))
+        Ok(Some(Change::new(graph, vec![("nodes merged", nodes), ("weights merged", weights)])))
     }
 }
 

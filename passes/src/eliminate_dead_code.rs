@@ -51,10 +51,9 @@ impl Pass for EliminateDeadCode {
             let kept = live[node.result.index()].then(|| rebuild.copy(node));
             kept.transpose()
         });
-        Ok(Some(Change {
-            graph: rebuilt.map_err(PassError::build(Self::NAME))?,
-            counts: vec![("nodes dropped", dead_nodes), ("weights dropped", dead_weights)],
-        }))
+        let rebuilt = rebuilt.map_err(PassError::build(Self::NAME))?;
+        let counts = vec![("nodes dropped", dead_nodes), ("weights dropped", dead_weights)];
+        Ok(Some(Change::new(rebuilt, counts)))
     }
 }
 

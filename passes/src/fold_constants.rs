@@ -69,13 +69,10 @@ impl Pass for FoldConstants {
         if folding.moved + folding.computed == 0 {
             return Ok(None);
         }
-        Ok(Some(Change {
-            graph: rebuilt,
-            counts: vec![
+        Ok(Some(Change::new(rebuilt, vec![
                 ("moves folded", folding.moved),
                 ("nodes computed", folding.computed),
-            ],
-        }))
+            ])))
     }
 }
 

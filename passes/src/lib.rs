@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod calibration;
 mod info;
 mod manager;
 mod output_values;
@@ -20,6 +21,7 @@ mod random_graph;
 mod semantics;
 mod text;
 
+pub use calibration::Calibration;
 pub use info::{Documentation, PassInfo};
 pub use manager::{PassReport, PrintHook, RunOptions};
 pub use pass::{Change, Pass, PassContext, PassError, Property, WeightFault, WeightProblem};

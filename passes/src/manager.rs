@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use snapc_ir::cost::{Cost, graph_cost};
 use snapc_ir::verify::verify;
 use snapc_ir::{Graph, Program, text};
 
-use crate::pass::{Pass, PassContext, PassError};
+use crate::pass::{Change, Pass, PassContext, PassError};
 use crate::pipeline::Pipeline;
 
 /// Receives the report of a run and the text of the graph it left.
@@ -40,8 +41,12 @@ pub struct PassReport {
     pub nodes: (usize, usize),
     /// Weights and constants before and after.
     pub weights: (usize, usize),
+    /// Parameters, multiply-adds, bytes and peak before and after.
+    pub cost: (Cost, Cost),
     /// What was done and how often.
     pub counts: Vec<(&'static str, usize)>,
+    /// What was skipped and why, and what else the user should know.
+    pub notes: Vec<String>,
     /// How long the pass took, verification included.
     pub time: Duration,
 }
@@ -71,15 +76,38 @@ impl Pipeline {
         options: &RunOptions<'_>,
     ) -> Result<(Program, Vec<PassReport>), PassError> {
         let mut reports = Vec::new();
+        let mut costs: Vec<Cost> = program.graphs.iter().map(graph_cost).collect();
+        let pipeline = program.pipeline.clone();
+        let context = PassContext {
+            pipeline: Some(&pipeline),
+            ..options.context
+        };
+        let options = RunOptions {
+            context,
+            ..*options
+        };
+        let limit = options.pass_limit.unwrap_or(usize::MAX);
         for pass in self.passes() {
-            for graph in &mut program.graphs {
-                if options
-                    .pass_limit
-                    .is_some_and(|limit| reports.len() >= limit)
-                {
+            if pass.works_across_graphs() {
+                if reports.len() >= limit {
                     return Ok((program, reports));
                 }
-                let report = run_pass(pass.as_ref(), graph, reports.len() + 1, options)?;
+                let first = reports.len() + 1;
+                let more = run_across(
+                    pass.as_ref(),
+                    &mut program.graphs,
+                    &mut costs,
+                    first,
+                    &options,
+                )?;
+                reports.extend(more);
+                continue;
+            }
+            for (graph, cost) in program.graphs.iter_mut().zip(&mut costs) {
+                if reports.len() >= limit {
+                    return Ok((program, reports));
+                }
+                let report = run_pass(pass.as_ref(), graph, cost, reports.len() + 1, &options)?;
                 reports.push(report);
             }
         }
@@ -87,9 +115,32 @@ impl Pipeline {
     }
 }
 
+/// Runs a pass on all graphs at once, which counts as one run per graph.
+fn run_across(
+    pass: &dyn Pass,
+    graphs: &mut [Graph],
+    costs: &mut [Cost],
+    first: usize,
+    options: &RunOptions<'_>,
+) -> Result<Vec<PassReport>, PassError> {
+    if (options.context.cancelled)() {
+        return Err(PassError::Cancelled);
+    }
+    let start = Instant::now();
+    let changes = pass.run_all(graphs, &options.context)?;
+    let time = start.elapsed();
+    let each = graphs.iter_mut().zip(costs).zip(changes).enumerate();
+    each.map(|(i, ((graph, cost), change))| {
+        let time = if i == 0 { time } else { Duration::ZERO };
+        adopt(pass, (graph, cost), change, (first + i, time), options)
+    })
+    .collect()
+}
+
 fn run_pass(
     pass: &dyn Pass,
     graph: &mut Graph,
+    cost: &mut Cost,
     run: usize,
     options: &RunOptions<'_>,
 ) -> Result<PassReport, PassError> {
@@ -97,10 +148,22 @@ fn run_pass(
         return Err(PassError::Cancelled);
     }
     let start = Instant::now();
-    let (nodes, weights) = (graph.nodes().len(), graph.weights().len());
     let change = pass.run(graph, &options.context)?;
-    let changed = change.is_some();
-    let mut counts = Vec::new();
+    adopt(pass, (graph, cost), change, (run, start.elapsed()), options)
+}
+
+/// Verifies a change, puts it in place and reports it.
+fn adopt(
+    pass: &dyn Pass,
+    (graph, cost): (&mut Graph, &mut Cost),
+    change: Option<Change>,
+    (run, time): (usize, Duration),
+    options: &RunOptions<'_>,
+) -> Result<PassReport, PassError> {
+    let start = Instant::now();
+    let (nodes, weights) = (graph.nodes().len(), graph.weights().len());
+    let (changed, before) = (change.is_some(), *cost);
+    let (mut counts, mut notes) = (Vec::new(), Vec::new());
     if let Some(change) = change {
         verify(&change.graph).map_err(|violations| PassError::Invalid {
             pass: pass.name(),
@@ -108,6 +171,8 @@ fn run_pass(
         })?;
         *graph = change.graph;
         counts = change.counts;
+        notes = change.notes;
+        *cost = graph_cost(graph);
     }
     let report = PassReport {
         run,
@@ -116,8 +181,10 @@ fn run_pass(
         changed,
         nodes: (nodes, graph.nodes().len()),
         weights: (weights, graph.weights().len()),
+        cost: (before, *cost),
         counts,
-        time: start.elapsed(),
+        notes,
+        time: time + start.elapsed(),
     };
     if let (true, Some(print)) = (options.print_after == Some(pass.name()), options.print) {
         print(&report, &text::print(graph));
@@ -128,7 +195,6 @@ fn run_pass(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pass::Change;
     use snapc_ir::ops::{Cast, Silu};
     use snapc_ir::{
         DType, LatentSpec, LazyTensor, PipelineSpec, PredictionType, SchedulerSpec, Shape,
@@ -237,15 +303,16 @@ mod tests {
         fn run(&self, graph: &Graph, _: &PassContext<'_>) -> Result<Option<Change>, PassError> {
             let mut graph = graph.clone();
             graph.parameter("", LazyTensor::from_f32(&[1], &[0.0]));
-            let counts = Vec::new();
-            Ok(Some(Change { graph, counts }))
+            Ok(Some(Change::new(graph, Vec::new())))
         }
     }
 
     #[test]
     fn what_a_pass_makes_is_verified() {
         let mut graph = graph("unet");
-        let error = run_pass(&Breaking, &mut graph, 1, &RunOptions::default()).unwrap_err();
+        let mut cost = Cost::default();
+        let options = RunOptions::default();
+        let error = run_pass(&Breaking, &mut graph, &mut cost, 1, &options).unwrap_err();
         let text = error.to_string();
         assert!(
             text.starts_with("the graph is malformed after pass 'breaking':\n"),
@@ -259,6 +326,7 @@ mod tests {
         let options = RunOptions {
             context: PassContext {
                 cancelled: &|| true,
+                ..PassContext::default()
             },
             ..RunOptions::default()
         };

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use snapc_ir::{BuildError, Graph, Violation, WeightError};
+use snapc_ir::{BuildError, Graph, PipelineSpec, Violation, WeightError};
+
+use crate::calibration::Calibration;
 
 /// Something that holds of a program at a point of the pipeline, and that passes rely on or spoil.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,13 +39,19 @@ impl fmt::Display for Property {
 pub struct PassContext<'a> {
     /// Whether the user wants to stop; a pass that reads weights asks between them.
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
+    /// Inputs to run the graphs on, when there are any; a pass that cannot do without them says so.
+    pub calibration: Option<&'a Calibration>,
+    /// The facts of the pipeline around the graphs, when the pass runs on a whole program.
+    pub pipeline: Option<&'a PipelineSpec>,
 }
 
 impl Default for PassContext<'_> {
-    /// Never cancelled.
+    /// Never cancelled, nothing known.
     fn default() -> Self {
         PassContext {
             cancelled: &|| false,
+            calibration: None,
+            pipeline: None,
         }
     }
 }
@@ -55,6 +63,19 @@ pub struct Change {
     pub graph: Graph,
     /// What was done and how often, for the report.
     pub counts: Vec<(&'static str, usize)>,
+    /// What was skipped and why, and what else the user should know; one line each.
+    pub notes: Vec<String>,
+}
+
+impl Change {
+    /// A change that needs no explanation.
+    pub fn new(graph: Graph, counts: Vec<(&'static str, usize)>) -> Self {
+        Change {
+            graph,
+            counts,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// A transformation of graphs. Its struct holds its options.
@@ -67,6 +88,27 @@ pub trait Pass: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the graph does not allow what the options demand.
     fn run(&self, graph: &Graph, context: &PassContext<'_>) -> Result<Option<Change>, PassError>;
+
+    /// The changed graphs of a program, one entry per graph. A pass that moves work from one graph to another has its own;
+    /// others work on each graph by itself.
+    ///
+    /// # Errors
+    /// As [`Pass::run`].
+    fn run_all(
+        &self,
+        graphs: &[Graph],
+        context: &PassContext<'_>,
+    ) -> Result<Vec<Option<Change>>, PassError> {
+        graphs
+            .iter()
+            .map(|graph| self.run(graph, context))
+            .collect()
+    }
+
+    /// Whether [`Pass::run_all`] does more than [`Pass::run`] on each graph.
+    fn works_across_graphs(&self) -> bool {
+        false
+    }
 }
 
 /// What is wrong with a weight.
@@ -138,6 +180,24 @@ pub enum PassError {
         pass: &'static str,
         /// All violations.
         violations: Vec<Violation>,
+    },
+    /// The graph or the options do not allow what the pass is asked for.
+    #[error("pass '{pass}', graph '{graph}': {reason}")]
+    Refused {
+        /// Name of the pass.
+        pass: &'static str,
+        /// Graph name.
+        graph: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The graph cannot be run on the calibration inputs.
+    #[error("pass '{pass}': {source}")]
+    Calibration {
+        /// Name of the pass.
+        pass: &'static str,
+        /// What is wrong.
+        source: Box<snapc_ir::eval::EvalError>,
     },
     /// The user stopped the run.
     #[error("cancelled")]

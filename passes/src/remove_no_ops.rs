@@ -72,10 +72,7 @@ impl Pass for RemoveNoOps {
         if removed + joined == 0 {
             return Ok(None);
         }
-        Ok(Some(Change {
-            graph,
-            counts: vec![("nodes removed", removed), ("nodes joined", joined)],
-        }))
+        Ok(Some(Change::new(graph, vec![("nodes removed", removed), ("nodes joined", joined)])))
     }
 }
 

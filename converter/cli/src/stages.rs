@@ -75,6 +75,7 @@ pub fn optimize(
     let run = RunOptions {
         context: PassContext {
             cancelled: &cancelled,
+            ..PassContext::default()
         },
         pass_limit: options.limit,
         print_after: options.print_after,

@@ -12,7 +12,7 @@ use crate::types::TensorType;
 pub struct Cost {
     /// Trained elements; a weight used twice counts once.
     pub parameters: u64,
-    /// Bytes of all weights and constants, as typed in the graph.
+    /// Bytes of all weights and constants, as typed in the graph, or of their codes and what these stand for.
     pub weight_bytes: u64,
     /// Multiply-adds, attention products included; bias and elementwise work are not counted.
     pub macs: u64,
@@ -57,7 +57,7 @@ fn add_weight(graph: &Graph, value: ValueId, seen: &mut [bool], cost: &mut Cost)
         return;
     };
     if !std::mem::replace(&mut seen[value.index()], true) {
-        let bytes = weight.tensor.byte_len() as u64;
+        let bytes = weight.tensor.stored_bytes_len() as u64;
         cost.weight_bytes = cost.weight_bytes.saturating_add(bytes);
         if weight.is_parameter {
             let elements = weight.tensor.elements() as u64;

@@ -32,4 +32,6 @@ pub use program::{
 pub use tensor::Tensor;
 pub use types::{DType, Dim, Shape, TensorType, UnknownDType};
 pub use verify::{Verified, Violation};
-pub use weight::{ByteBuffer, LazyTensor, Transform, WeightError};
+pub use weight::{
+    ByteBuffer, Codebook, Encoding, EncodingError, LazyTensor, Transform, WeightError,
+};

@@ -18,17 +18,23 @@ pub enum DType {
     I64,
     /// Truth value, one byte.
     Bool,
+    /// Signed 8-bit integer; only codes of encoded weights have it.
+    I8,
+    /// Unsigned 8-bit integer; only codes of encoded weights have it.
+    U8,
 }
 
 impl DType {
     /// Every element type.
-    pub const ALL: [DType; 6] = [
+    pub const ALL: [DType; 8] = [
         DType::F32,
         DType::F16,
         DType::BF16,
         DType::I32,
         DType::I64,
         DType::Bool,
+        DType::I8,
+        DType::U8,
     ];
 
     /// Size of one element in bytes.
@@ -37,7 +43,7 @@ impl DType {
             DType::F32 | DType::I32 => 4,
             DType::F16 | DType::BF16 => 2,
             DType::I64 => 8,
-            DType::Bool => 1,
+            DType::Bool | DType::I8 | DType::U8 => 1,
         }
     }
 
@@ -55,6 +61,8 @@ impl DType {
             DType::I32 => "i32",
             DType::I64 => "i64",
             DType::Bool => "bool",
+            DType::I8 => "i8",
+            DType::U8 => "u8",
         }
     }
 }

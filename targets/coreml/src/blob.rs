@@ -26,6 +26,8 @@ pub(crate) fn dtype_code(dtype: DType) -> Option<u32> {
         DType::F32 => Some(2),
         DType::BF16 => Some(5),
         DType::I32 => Some(14),
+        DType::U8 => Some(3),
+        DType::I8 => Some(4),
         DType::I64 | DType::Bool => None,
     }
 }

@@ -119,7 +119,9 @@ fn feature(name: &str, ty: &TensorType) -> FeatureDescription {
         DType::F16 => ArrayDataType::Float16,
         DType::F32 => ArrayDataType::Float32,
         DType::I32 => ArrayDataType::Int32,
-        DType::BF16 | DType::I64 | DType::Bool => unreachable!("lowering refuses such features"),
+        DType::BF16 | DType::I64 | DType::Bool | DType::I8 | DType::U8 => {
+            unreachable!("lowering refuses such features")
+        }
     };
     let size = |n: &usize| i64::try_from(*n).expect("lowering refuses dimensions beyond 31 bits");
     FeatureDescription {

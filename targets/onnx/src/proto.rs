@@ -10,6 +10,10 @@ use snapc_ir::{DType, Dim, TensorType};
 pub const FLOAT: i32 = 1;
 /// `TensorProto.DataType.INT32`
 pub const INT32: i32 = 6;
+/// `TensorProto.DataType.UINT8`
+pub const UINT8: i32 = 2;
+/// `TensorProto.DataType.INT8`
+pub const INT8: i32 = 3;
 /// `TensorProto.DataType.INT64`
 pub const INT64: i32 = 7;
 /// `TensorProto.DataType.BOOL`
@@ -49,6 +53,8 @@ pub fn data_type(dtype: DType) -> i32 {
         DType::I32 => INT32,
         DType::I64 => INT64,
         DType::Bool => BOOL,
+        DType::I8 => INT8,
+        DType::U8 => UINT8,
     }
 }
 

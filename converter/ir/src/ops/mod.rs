@@ -204,6 +204,7 @@ ops! {
     equal Equal,
     erf Erf,
     exp Exp,
+    fake_quantize FakeQuantize,
     gather Gather,
     gelu Gelu,
     group_norm GroupNorm,

@@ -56,6 +56,24 @@ pub(super) fn cast_bytes(
     }
 }
 
+/// Every element times the factor at its index along `axis`, rounded to its own type.
+pub(super) fn scale_bytes(
+    bytes: &[u8],
+    dtype: DType,
+    shape: &[usize],
+    axis: usize,
+    factors: &[f32],
+) -> Result<Vec<u8>, WeightError> {
+    let wide = cast_bytes(bytes, dtype, DType::F32, 0)?;
+    let mut values = pods::<f32>(&wide).into_owned();
+    let inner: usize = shape[axis + 1..].iter().product();
+    let runs = values.chunks_exact_mut(inner.max(1));
+    for (run, &factor) in runs.zip(factors.iter().cycle()) {
+        run.iter_mut().for_each(|x| *x *= factor);
+    }
+    cast_bytes(bytemuck::cast_slice(&values), DType::F32, dtype, 0)
+}
+
 fn check_overflow(
     wide: &[f32],
     finite: impl Fn(usize) -> bool,
@@ -77,6 +95,8 @@ fn cast_integers(bytes: &[u8], from: DType, to: DType) -> Result<Vec<u8>, Weight
         DType::I64 => pods::<i64>(bytes).into_owned(),
         DType::I32 => pods::<i32>(bytes).iter().map(|&x| i64::from(x)).collect(),
         DType::Bool => bytes.iter().map(|&x| i64::from(x != 0)).collect(),
+        DType::I8 => bytes.iter().map(|&x| i64::from(x.cast_signed())).collect(),
+        DType::U8 => bytes.iter().map(|&x| i64::from(x)).collect(),
         _ => return Err(WeightError::Conversion { from, to }),
     };
     match to {

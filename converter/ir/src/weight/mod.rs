@@ -1,6 +1,7 @@
 //! Lazy constant tensors: where the bytes are and what is still to be done to them.
 
 mod cast;
+mod encoding;
 mod movement;
 
 use std::borrow::Cow;
@@ -10,8 +11,10 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use self::cast::{cast_bytes, pods};
-use self::movement::{panel_bytes, permute_bytes, slice_bytes};
+use self::cast::{cast_bytes, pods, scale_bytes};
+pub use self::encoding::{Codebook, Encoding, EncodingError};
+use self::encoding::{Part, pack, unpack};
+use self::movement::{panel_bytes, permute_bytes, select_bytes, slice_bytes};
 use crate::types::DType;
 
 /// Shared bytes that a weight points into: a mapped file or an owned buffer.
@@ -50,7 +53,8 @@ pub enum WeightError {
 }
 
 /// One step from the stored bytes to the bytes that are written.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Transform {
     /// Convert every element, rounding to nearest even.
     Cast(DType),
@@ -70,6 +74,35 @@ pub enum Transform {
     /// Cut the matrix `[columns][depth]` that the first dimension and the others make into panels of that many columns,
     /// `[⌈columns / width⌉][depth][width]`, and fill the last one up with zeros.
     Panels(usize),
+    /// The elements at these indices along `axis`, in this order.
+    Select {
+        /// The dimension that is thinned out.
+        axis: usize,
+        /// What is kept.
+        indices: Arc<[usize]>,
+    },
+    /// Every element times the factor at its index along `axis`, in f32.
+    Scale {
+        /// The dimension that the factors go along.
+        axis: usize,
+        /// One per index.
+        factors: Arc<[f32]>,
+    },
+    /// Floats to codes, one per byte.
+    Quantize(Arc<Encoding>),
+    /// Codes, one per byte, to floats of this type.
+    Dequantize(Arc<Encoding>, DType),
+    /// Codes, one per byte, to `bits` bits each without gaps, least significant bits first.
+    Pack(u32),
+    /// The reverse of `Pack`, to codes of a tensor of these dimensions.
+    Unpack {
+        /// Bits of a code.
+        bits: u32,
+        /// Dimensions.
+        shape: Vec<usize>,
+        /// `I8` or `U8`.
+        dtype: DType,
+    },
 }
 
 #[derive(Clone)]
@@ -78,6 +111,8 @@ enum Source {
         buffer: ByteBuffer,
         range: Range<usize>,
     },
+    /// One tensor after the other along the first dimension.
+    Parts(Arc<[LazyTensor]>),
     Absent,
 }
 
@@ -141,6 +176,34 @@ impl LazyTensor {
         LazyTensor::from_pod(DType::I64, shape, data)
     }
 
+    /// An owned tensor of bytes, such as packed codes.
+    pub fn from_u8(shape: &[usize], data: &[u8]) -> Self {
+        LazyTensor::from_pod(DType::U8, shape, data)
+    }
+
+    /// Tensors of one type, one after the other along the first dimension, in which only they may differ.
+    ///
+    /// # Panics
+    /// When there is none, or they do not fit together.
+    pub fn concat(parts: Vec<LazyTensor>) -> Self {
+        let (dtype, inner) = (parts[0].dtype, parts[0].shape[1..].to_vec());
+        let fits = |t: &LazyTensor| t.dtype == dtype && t.shape[1..] == inner;
+        assert!(parts.iter().all(fits), "parts of different types");
+        let mut shape = parts[0].shape.clone();
+        shape[0] = parts.iter().map(|t| t.shape[0]).sum();
+        let known = parts.iter().map(|t| t.max_abs);
+        let max_abs = known.reduce(|a, b| Some(a?.max(b?))).flatten();
+        LazyTensor {
+            source: Source::Parts(parts.into()),
+            source_dtype: dtype,
+            source_shape: shape.clone(),
+            transforms: Vec::new(),
+            dtype,
+            shape,
+            max_abs,
+        }
+    }
+
     /// A tensor with a type and no data, as a text dump gives it.
     pub fn absent(dtype: DType, shape: &[usize]) -> Self {
         LazyTensor {
@@ -185,9 +248,21 @@ impl LazyTensor {
         self.elements() * self.dtype.size()
     }
 
+    /// Bytes that a target stores: those of the result, or of packed codes and of what they stand for.
+    pub fn stored_bytes_len(&self) -> usize {
+        match self.encoding() {
+            Some(encoding) => encoding.stored_bytes(self.elements(), self.dtype.size()),
+            None => self.byte_len(),
+        }
+    }
+
     /// Whether there is data behind the type.
     pub fn is_present(&self) -> bool {
-        matches!(self.source, Source::Bytes { .. })
+        match &self.source {
+            Source::Bytes { .. } => true,
+            Source::Parts(parts) => parts.iter().all(LazyTensor::is_present),
+            Source::Absent => false,
+        }
     }
 
     /// The steps between the stored bytes and the result.
@@ -204,8 +279,12 @@ impl LazyTensor {
         {
             return false;
         }
-        match (self.source_bytes(), other.source_bytes()) {
-            (Ok(a), Ok(b)) => {
+        match (&self.source, &other.source) {
+            (Source::Parts(a), Source::Parts(b)) => {
+                a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.same_data(b))
+            }
+            (Source::Bytes { .. }, Source::Bytes { .. }) => {
+                let (a, b) = (self.stored_bytes(), other.stored_bytes());
                 a.len() == b.len()
                     && (std::ptr::eq(a.as_ptr(), b.as_ptr()) || (a.len() <= 4096 && a == b))
             }
@@ -312,9 +391,127 @@ impl LazyTensor {
         self
     }
 
-    fn source_bytes(&self) -> Result<&[u8], WeightError> {
+    /// The elements at these indices along `axis`, in this order.
+    ///
+    /// # Panics
+    /// When an index is not inside the dimension.
+    pub fn select(mut self, axis: usize, indices: &[usize]) -> Self {
+        assert!(indices.iter().all(|&i| i < self.shape[axis]));
+        if indices.iter().copied().eq(0..self.shape[axis]) {
+            return self;
+        }
+        self.shape[axis] = indices.len();
+        let indices = indices.into();
+        self.transforms.push(Transform::Select { axis, indices });
+        self
+    }
+
+    /// Every element times the factor at its index along `axis`; the product is made in f32 and rounded to the element type.
+    ///
+    /// # Panics
+    /// When there is not one factor per index, or the elements are not floats.
+    pub fn scale(mut self, axis: usize, factors: &[f32]) -> Self {
+        assert!(factors.len() == self.shape[axis] && self.dtype.is_float());
+        self.max_abs = None;
+        let factors = factors.into();
+        self.transforms.push(Transform::Scale { axis, factors });
+        self
+    }
+
+    /// The same tensor with its elements rounded to what `encoding` can hold. Its type stays; what a target stores are the
+    /// [`LazyTensor::codes`].
+    ///
+    /// # Panics
+    /// When the elements are not floats, or the encoding does not fit the dimensions.
+    pub fn encode(mut self, encoding: Arc<Encoding>) -> Self {
+        assert!(self.dtype.is_float() && encoding.fits(&self.shape));
+        self.max_abs = None;
+        self.transforms.push(Transform::Quantize(encoding.clone()));
+        self.transforms
+            .push(Transform::Dequantize(encoding, self.dtype));
+        self
+    }
+
+    /// The floats of type `dtype` that codes, one per byte, stand for.
+    ///
+    /// # Panics
+    /// When the codes are not of the encoding's type and dimensions, or `dtype` is not a float type.
+    pub fn from_codes(mut codes: LazyTensor, encoding: Arc<Encoding>, dtype: DType) -> Self {
+        assert!(codes.dtype == encoding.code_dtype() && dtype.is_float());
+        assert!(encoding.fits(&codes.shape));
+        codes
+            .transforms
+            .push(Transform::Dequantize(encoding, dtype));
+        codes.dtype = dtype;
+        codes.max_abs = None;
+        codes
+    }
+
+    /// How the elements are encoded, when this is their last step.
+    pub fn encoding(&self) -> Option<&Arc<Encoding>> {
+        match self.transforms.last() {
+            Some(Transform::Dequantize(encoding, _)) => Some(encoding),
+            _ => None,
+        }
+    }
+
+    /// The codes of an encoded tensor, one per byte, in its dimensions.
+    pub fn codes(&self) -> Option<LazyTensor> {
+        let dtype = self.encoding()?.code_dtype();
+        let mut codes = self.clone();
+        codes.transforms.pop();
+        codes.dtype = dtype;
+        codes.max_abs = None;
+        Some(codes)
+    }
+
+    /// Codes, one per byte, with `bits` bits each and no gaps, least significant bits first: a vector of bytes.
+    ///
+    /// # Panics
+    /// When the elements are not single bytes.
+    pub fn pack(mut self, bits: u32) -> Self {
+        assert!(self.dtype.size() == 1 && (1..=8).contains(&bits));
+        self.shape = vec![(self.elements() * bits as usize).div_ceil(8)];
+        self.dtype = DType::U8;
+        self.transforms.push(Transform::Pack(bits));
+        self
+    }
+
+    /// The reverse of [`LazyTensor::pack`]: codes of `bits` bits, signed when `dtype` is `I8`, one per byte.
+    ///
+    /// # Panics
+    /// When this is not a vector of as many bytes as the codes need.
+    pub fn unpack(mut self, bits: u32, dtype: DType, shape: &[usize]) -> Self {
+        let count: usize = shape.iter().product();
+        assert!(matches!(dtype, DType::I8 | DType::U8) && (1..=8).contains(&bits));
+        assert_eq!(self.byte_len(), (count * bits as usize).div_ceil(8));
+        self.shape = shape.to_vec();
+        self.dtype = dtype;
+        let shape = shape.to_vec();
+        self.transforms
+            .push(Transform::Unpack { bits, shape, dtype });
+        self
+    }
+
+    /// The stored bytes; none when they are not in one place.
+    fn stored_bytes(&self) -> &[u8] {
         match &self.source {
-            Source::Bytes { buffer, range } => Ok(&(**buffer).as_ref()[range.clone()]),
+            Source::Bytes { buffer, range } => &(**buffer).as_ref()[range.clone()],
+            _ => &[],
+        }
+    }
+
+    /// The elements that the steps begin with.
+    fn source_bytes(&self) -> Result<Cow<'_, [u8]>, WeightError> {
+        match &self.source {
+            Source::Bytes { .. } => Ok(Cow::Borrowed(self.stored_bytes())),
+            Source::Parts(parts) => {
+                let mut all = Vec::new();
+                for part in parts.iter() {
+                    all.extend_from_slice(&part.bytes()?);
+                }
+                Ok(Cow::Owned(all))
+            }
             Source::Absent => Err(WeightError::Absent),
         }
     }
@@ -335,11 +532,17 @@ impl LazyTensor {
     /// How many rows along the leading dimension of the stored tensor go together: rows that begin at a multiple of it
     /// become a part of the result without the others. `None` when the steps mix rows.
     fn row_block(&self) -> Option<usize> {
+        if matches!(self.source, Source::Parts(_)) {
+            return None;
+        }
         let mut lead = self.source_rows();
         let mut block = 1;
         for t in &self.transforms {
             match t {
                 Transform::Cast(_) => {}
+                Transform::Quantize(_) | Transform::Dequantize(..) if block == 1 => {}
+                Transform::Scale { axis, .. } if block == 1 || *axis > 0 => {}
+                Transform::Select { axis, .. } if *axis > 0 => {}
                 Transform::Permute(perm) if perm.first() == Some(&0) => {}
                 Transform::Reshape(shape) if shape.first() == Some(&lead) => {}
                 Transform::Slice { axis, .. } if *axis > 0 => {}
@@ -356,9 +559,14 @@ impl LazyTensor {
     /// The bytes of the result that some rows of the stored tensor make: all rows, or such as [`LazyTensor::row_block`]
     /// allows.
     fn rows(&self, rows: Range<usize>) -> Result<Cow<'_, [u8]>, WeightError> {
-        let source = self.source_bytes()?;
-        let row = source.len() / self.source_rows().max(1);
-        let mut bytes = Cow::Borrowed(&source[rows.start * row..rows.end * row]);
+        let mut bytes = self.source_bytes()?;
+        let row = bytes.len() / self.source_rows().max(1);
+        if rows.len() < self.source_rows() {
+            bytes = match bytes {
+                Cow::Borrowed(all) => Cow::Borrowed(&all[rows.start * row..rows.end * row]),
+                Cow::Owned(all) => Cow::Owned(all[rows.start * row..rows.end * row].to_vec()),
+            };
+        }
         let mut dtype = self.source_dtype;
         let mut shape = self.source_shape.clone();
         let part = rows.len() < self.source_rows();
@@ -398,9 +606,59 @@ impl LazyTensor {
                     ));
                     shape[*axis] = end - start;
                 }
+                Transform::Select { axis, indices } => {
+                    bytes = Cow::Owned(select_bytes(&bytes, dtype.size(), &shape, *axis, indices));
+                    shape[*axis] = indices.len();
+                }
+                Transform::Scale { axis, factors } => {
+                    let first = if *axis == 0 { rows.start } else { 0 };
+                    let factors = &factors[first..first + shape[*axis]];
+                    bytes = Cow::Owned(scale_bytes(&bytes, dtype, &shape, *axis, factors)?);
+                }
+                Transform::Quantize(encoding) => {
+                    let part = self.part(&shape, &rows);
+                    bytes = Cow::Owned(encoding.quantize(&bytes, dtype, &part)?);
+                    dtype = encoding.code_dtype();
+                }
+                Transform::Dequantize(encoding, to) => {
+                    let part = self.part(&shape, &rows);
+                    bytes = Cow::Owned(encoding.dequantize(&bytes, *to, &part)?);
+                    dtype = *to;
+                }
+                Transform::Pack(bits) => {
+                    bytes = Cow::Owned(pack(&bytes, *bits));
+                    dtype = DType::U8;
+                    shape = vec![bytes.len()];
+                }
+                Transform::Unpack {
+                    bits,
+                    shape: to,
+                    dtype: code,
+                } => {
+                    let count = to.iter().product();
+                    bytes = Cow::Owned(unpack(&bytes, *bits, *code == DType::I8, count));
+                    dtype = *code;
+                    shape.clone_from(to);
+                }
             }
         }
         Ok(bytes)
+    }
+
+    /// The part of an encoded tensor that some rows of the stored one make.
+    fn part<'s>(&self, shape: &'s [usize], rows: &Range<usize>) -> Part<'s> {
+        // Steps before an encoding that are carried out in parts keep the first dimension.
+        let whole = rows.len() == self.source_rows();
+        let lead = if whole {
+            shape.first().copied().unwrap_or(1)
+        } else {
+            self.source_rows()
+        };
+        Part {
+            shape,
+            lead,
+            first_row: rows.start,
+        }
     }
 
     /// Hands the bytes of the result to `sink` piece by piece, in order. Steps that leave the leading dimension where it is
@@ -412,7 +670,17 @@ impl LazyTensor {
         &self,
         mut sink: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.stream_into(&mut sink)
+    }
+
+    fn stream_into<E: From<WeightError>>(
+        &self,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let elementwise = |t: &Transform| matches!(t, Transform::Cast(_) | Transform::Reshape(_));
+        if let (Source::Parts(parts), []) = (&self.source, &self.transforms[..]) {
+            return parts.iter().try_for_each(|part| part.stream_into(sink));
+        }
         if self.transforms.iter().all(elementwise) {
             let source = self.source_bytes()?;
             let piece = CHUNK * self.source_dtype.size();

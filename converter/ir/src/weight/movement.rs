@@ -101,6 +101,26 @@ fn offsets(axes: &[Axis]) -> Vec<[usize; 2]> {
     all
 }
 
+/// The elements at these indices along an axis.
+pub(super) fn select_bytes(
+    bytes: &[u8],
+    size: usize,
+    shape: &[usize],
+    axis: usize,
+    indices: &[usize],
+) -> Vec<u8> {
+    let run = shape[axis + 1..].iter().product::<usize>() * size;
+    let outer: usize = shape[..axis].iter().product();
+    let mut out = Vec::with_capacity(outer * indices.len() * run);
+    for block in 0..outer {
+        for &index in indices {
+            let start = (block * shape[axis] + index) * run;
+            out.extend_from_slice(&bytes[start..start + run]);
+        }
+    }
+    out
+}
+
 /// The rows `[columns][depth]` as panels `[⌈columns / width⌉][depth][width]`, filled up with zeros.
 pub(super) fn panel_bytes(
     bytes: &[u8],

@@ -35,6 +35,8 @@ pub(crate) fn data_type(dtype: DType) -> Option<DataType> {
         DType::F32 => Some(DataType::Float32),
         DType::I32 => Some(DataType::Int32),
         DType::Bool => Some(DataType::Bool),
+        DType::I8 => Some(DataType::Int8),
+        DType::U8 => Some(DataType::UInt8),
         DType::BF16 | DType::I64 => None,
     }
 }

@@ -67,7 +67,7 @@ impl Lowering<'_> {
             DType::F32 => "fp32",
             DType::I32 => "int32",
             DType::Bool => "bool",
-            DType::BF16 | DType::I64 => {
+            DType::BF16 | DType::I64 | DType::I8 | DType::U8 => {
                 return Err(self.refuse(node, format!("Core ML has no {} values", op.to)));
             }
         };

@@ -369,6 +369,7 @@ impl<'a> Lowering<'a> {
             Op::Conv2d(op) => self.grouped_conv2d(node, op),
             Op::Linear(_) => self.linear_of_values(node),
             Op::GroupNorm(_) => unreachable!("every group norm is the head of a chain"),
+            Op::FakeQuantize(_) => Err(self.refuse(node, "the device has no 8-bit arithmetic")),
             Op::TimestepEmbedding(op) => self.timestep_embedding(node, op),
         }
     }
@@ -388,7 +389,7 @@ fn site(node: &Node) -> (&str, &'static str) {
 fn element(dtype: DType) -> Element {
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 => Element::F32,
-        DType::I32 | DType::I64 | DType::Bool => Element::I32,
+        DType::I32 | DType::I64 | DType::Bool | DType::I8 | DType::U8 => Element::I32,
     }
 }
 

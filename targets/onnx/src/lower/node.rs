@@ -66,6 +66,7 @@ pub(super) fn lower(cx: &mut Lowering<'_>, node: &Node) -> Result<(), TargetErro
         }
         Op::UpsampleNearest(op) => upsample_nearest(cx, node, op),
         Op::Attention(_)
+        | Op::FakeQuantize(_)
         | Op::Gelu(_)
         | Op::QuickGelu(_)
         | Op::Silu(_)

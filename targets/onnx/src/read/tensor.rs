@@ -69,6 +69,7 @@ fn inline(tensor: &TensorProto, data_type: i32, expected: usize) -> Result<Bytes
         (None, Some(DType::F16 | DType::BF16)) => {
             gathered(&tensor.int32_data, |v| (v as u16).to_le_bytes())
         }
+        (None, Some(DType::I8 | DType::U8)) => gathered(&tensor.int32_data, |v| [v as u8]),
         (None, Some(DType::Bool)) => gathered(&tensor.int32_data, |v| [u8::from(v != 0)]),
         (None, None) => gathered(&tensor.double_data, |v| v.to_le_bytes()),
     };
