@@ -25,7 +25,7 @@ pub use calibration::Calibration;
 pub use info::{Documentation, PassInfo};
 pub use manager::{PassReport, PrintHook, RunOptions};
 pub use pass::{Change, Pass, PassContext, PassError, Property, WeightFault, WeightProblem};
-pub use pipeline::{NAMED_PIPELINES, NamedPipeline, Pipeline, PipelineError, Step};
+pub use pipeline::{NAMED_PIPELINES, NamedPipeline, Pipeline, PipelineError, Step, level};
 
 macro_rules! passes {
     ($($module:ident $name:ident),* $(,)?) => {

@@ -14,6 +14,7 @@
 mod accuracy;
 mod args;
 mod artifact;
+mod calibration;
 mod commands;
 mod config;
 mod depfile;

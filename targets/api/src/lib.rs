@@ -32,7 +32,7 @@ pub use error::TargetError;
 pub use integrity::check_files;
 pub use legalize::legalize;
 pub use mapped::MappedFile;
-pub use options::{AttentionForm, EmitOptions, Interface, Precision, UnknownChoice};
+pub use options::{AttentionForm, EmitOptions, Interface, Precision, UnknownChoice, WeightForm};
 pub use progress::{Progress, Silent};
 pub use recognize::recognize;
 pub use target::{Capabilities, Finding, Target};

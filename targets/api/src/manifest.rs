@@ -30,6 +30,9 @@ pub struct Manifest {
     pub target: String,
     /// Element type of weights and activations.
     pub precision: String,
+    /// How the weights of products are stored, when it is not in the precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
     /// Names and shapes of the features: `plain` or `apple`.
     pub interface: String,
     /// Form of attention that was asked for.
@@ -39,6 +42,9 @@ pub struct Manifest {
     pub min_ios: Option<u32>,
     /// The passes that ran, as a pipeline that can be given to `--passes`.
     pub passes: String,
+    /// What the passes changed in each graph, in the order they ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<PassEffect>,
     /// The graphs in the order they run.
     pub graphs: Vec<EmittedGraph>,
     /// The schedule of the model.
@@ -58,6 +64,23 @@ pub struct Manifest {
     pub pad_token_id: Option<u32>,
     /// Every file but the manifest, by path.
     pub files: Vec<ArtifactFile>,
+}
+
+/// What a pass changed in a graph: figures before and after it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PassEffect {
+    /// Name of the pass.
+    pub pass: String,
+    /// Name of the graph.
+    pub graph: String,
+    /// Trained elements; a weight used twice counts once.
+    pub parameters: [u64; 2],
+    /// Multiply-adds at batch 1.
+    pub macs: [u64; 2],
+    /// Bytes of weights and constants.
+    pub weight_bytes: [u64; 2],
+    /// Predicted peak of the values at batch 1, in bytes.
+    pub peak_activation_bytes: [u64; 2],
 }
 
 /// [`SchedulerSpec`] in the manifest, with the keys of diffusers' scheduler configs.
@@ -146,10 +169,12 @@ impl Manifest {
             snapc_version: version.to_owned(),
             target: target.to_owned(),
             precision: options.precision.name().to_owned(),
+            weights: options.weights.map(|form| form.name().to_owned()),
             interface: options.interface.name().to_owned(),
             attention: options.attention.name().to_owned(),
             min_ios: options.min_ios,
             passes: passes.to_owned(),
+            effects: Vec::new(),
             graphs: emitted.graphs.clone(),
             scheduler: (&pipeline.scheduler).into(),
             steps: options.steps,

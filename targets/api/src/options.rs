@@ -88,11 +88,39 @@ choice! {
     }
 }
 
+choice! {
+    /// How the weights of products are stored.
+    WeightForm, "weight form" {
+        /// IEEE binary32.
+        F32 = "f32",
+        /// IEEE binary16.
+        F16 = "f16",
+        /// Signed 8-bit codes with a scale per output channel.
+        Int8 = "int8",
+        /// Signed 4-bit codes with a scale per block of input channels.
+        Int4 = "int4",
+        /// 8-bit codes of a table of 256 values.
+        Palette8 = "palette8",
+        /// 6-bit codes of a table of 64 values.
+        Palette6 = "palette6",
+        /// 4-bit codes of tables of 16 values.
+        Palette4 = "palette4",
+        /// 2-bit codes of tables of 4 values.
+        Palette2 = "palette2",
+        /// A form per layer, within a budget.
+        Mixed = "mixed",
+        /// 8-bit weights and 8-bit data of products.
+        W8a8 = "w8a8",
+    }
+}
+
 /// What the user chooses about an artifact.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmitOptions {
     /// Element type of weights and activations.
     pub precision: Precision,
+    /// How the weights of products are stored; that of the precision when absent.
+    pub weights: Option<WeightForm>,
     /// Names and shapes of the features.
     pub interface: Interface,
     /// Lowest major version of iOS that has to load the artifact, for targets that depend on it; the target's own choice
@@ -113,6 +141,7 @@ impl Default for EmitOptions {
     fn default() -> Self {
         EmitOptions {
             precision: Precision::F16,
+            weights: None,
             interface: Interface::Plain,
             min_ios: None,
             attention: AttentionForm::Auto,

@@ -71,7 +71,7 @@ fn program_at(args: &InspectArgs, output: &Output) -> Result<Program, Failure> {
         return Ok(program);
     }
     let options = EmitOptions::default();
-    let pipeline = stages::pipeline(None, options.precision)?;
+    let pipeline = stages::pipeline(options.precision)?;
     let (program, _) = stages::optimize(
         program,
         &pipeline,

@@ -36,7 +36,11 @@ pub fn run(args: &ValidateArgs, output: &Output) -> Result<Exit, Failure> {
     let interrupt = Interrupt::install();
     let reference = reference_file::read(&args.reference)?;
     let artifact = Artifact::open(&args.artifact)?;
-    let bars = Bars::of(&artifact.manifest.precision, args.min_psnr)?;
+    let bars = Bars::of(
+        &artifact.manifest.precision,
+        artifact.manifest.weights.as_deref(),
+        args.min_psnr,
+    )?;
     check_schedule(&artifact, &reference)?;
     let mut pipeline = artifact.pipeline(args.engine, reference.batch)?;
     check_geometry(&artifact, &pipeline, &reference)?;
@@ -80,6 +84,7 @@ pub fn run(args: &ValidateArgs, output: &Output) -> Result<Exit, Failure> {
         "command": "validate",
         "target": artifact.manifest.target,
         "precision": artifact.manifest.precision,
+        "weights": artifact.manifest.weights,
         "engine": args.engine.engine.name(),
         "made_by": reference.settings.made_by,
         "ok": departure.is_none(),

@@ -8,7 +8,7 @@ use crate::args::InspectArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::table::{Table, bytes};
+use crate::table::{Table, bytes, count};
 
 /// Shows an artifact.
 ///
@@ -36,10 +36,14 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
 fn text(manifest: &Manifest) -> String {
     let total: u64 = manifest.files.iter().map(|f| f.bytes).sum();
     let mut text = format!(
-        "{} artifact of snapc {}: {}, interface {}, {}\n",
+        "{} artifact of snapc {}: {}{}, interface {}, {}\n",
         manifest.target,
         manifest.snapc_version,
         manifest.precision,
+        match &manifest.weights {
+            Some(form) => format!(", weights {form}"),
+            None => String::new(),
+        },
         manifest.interface,
         bytes(total),
     );
@@ -69,7 +73,31 @@ fn text(manifest: &Manifest) -> String {
         text.push('\n');
         text.push_str(&table.render());
     }
+    if !manifest.effects.is_empty() {
+        text.push('\n');
+        text.push_str(&effects(manifest));
+    }
     text
+}
+
+/// What each pass changed: figures before and after it, and one figure where it left them.
+fn effects(manifest: &Manifest) -> String {
+    let mut table = Table::new(&["pass", "graph", "parameters", "MACs", "weights", "peak"]);
+    let show = |[before, after]: [u64; 2], unit: fn(u64) -> String| match before == after {
+        true => unit(after),
+        false => format!("{} -> {}", unit(before), unit(after)),
+    };
+    for effect in &manifest.effects {
+        table.row([
+            effect.pass.clone(),
+            effect.graph.clone(),
+            show(effect.parameters, count),
+            show(effect.macs, count),
+            show(effect.weight_bytes, bytes),
+            show(effect.peak_activation_bytes, bytes),
+        ]);
+    }
+    table.render()
 }
 
 fn features(table: &mut Table, role: &str, features: &[Feature]) {
