@@ -18,6 +18,7 @@ mod calibration;
 mod commands;
 mod config;
 mod depfile;
+mod effects;
 mod engines;
 mod exit;
 mod failure;

@@ -14,6 +14,7 @@ use crate::args::ConvertArgs;
 use crate::calibration;
 use crate::commands::passes;
 use crate::depfile;
+use crate::effects;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -104,7 +105,7 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
             settings: &settings,
             emit: &emit,
             passes: &report.passes,
-            effects: report::effects(&report.pass_reports),
+            effects: effects::of(&report.pass_reports),
             inputs: inputs(args, &settings)?,
         };
         let (staging, manifest) = clock.time("emit", || job.emit(&program, &bar))?;

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use snapc_ir::Program;
 use snapc_ir::cost::{Cost, graph_cost};
 use snapc_passes::{PassReport, Pipeline};
-use snapc_target::manifest::PassEffect;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -248,22 +247,6 @@ fn effect_lines(report: &PassReport) -> Vec<String> {
     changed
         .map(|(name, before, after, show)| format!("{name} {} -> {}", show(before), show(after)))
         .collect()
-}
-
-/// What the passes changed, for the manifest; those that changed nothing are left out.
-pub fn effects(reports: &[PassReport]) -> Vec<PassEffect> {
-    let effect = |report: &PassReport| {
-        let (before, after) = report.cost;
-        PassEffect {
-            pass: report.pass.to_owned(),
-            graph: report.graph.clone(),
-            parameters: [before.parameters, after.parameters],
-            macs: [before.macs, after.macs],
-            weight_bytes: [before.weight_bytes, after.weight_bytes],
-            peak_activation_bytes: [before.peak_activation_bytes, after.peak_activation_bytes],
-        }
-    };
-    reports.iter().filter(|r| r.changed).map(effect).collect()
 }
 
 /// Prints the passes of a pipeline with what each does.

@@ -5,10 +5,11 @@ use snapc_target::Feature;
 use snapc_target::manifest::Manifest;
 
 use crate::args::InspectArgs;
+use crate::effects;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::table::{Table, bytes, count};
+use crate::table::{Table, bytes};
 
 /// Shows an artifact.
 ///
@@ -75,29 +76,9 @@ fn text(manifest: &Manifest) -> String {
     }
     if !manifest.effects.is_empty() {
         text.push('\n');
-        text.push_str(&effects(manifest));
+        text.push_str(&effects::table(&manifest.effects));
     }
     text
-}
-
-/// What each pass changed: figures before and after it, and one figure where it left them.
-fn effects(manifest: &Manifest) -> String {
-    let mut table = Table::new(&["pass", "graph", "parameters", "MACs", "weights", "peak"]);
-    let show = |[before, after]: [u64; 2], unit: fn(u64) -> String| match before == after {
-        true => unit(after),
-        false => format!("{} -> {}", unit(before), unit(after)),
-    };
-    for effect in &manifest.effects {
-        table.row([
-            effect.pass.clone(),
-            effect.graph.clone(),
-            show(effect.parameters, count),
-            show(effect.macs, count),
-            show(effect.weight_bytes, bytes),
-            show(effect.peak_activation_bytes, bytes),
-        ]);
-    }
-    table.render()
 }
 
 fn features(table: &mut Table, role: &str, features: &[Feature]) {
