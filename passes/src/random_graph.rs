@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use snapc_ir::ops::{
-    Add, Cast, Concat, Mul, Reshape, Sigmoid, Silu, Slice, Softmax, Sub, Transpose,
+    Add, Cast, Concat, Linear, Mul, Reshape, Sigmoid, Silu, Slice, Softmax, Sub, Transpose,
 };
 use snapc_ir::{DType, Dim, Graph, LazyTensor, Op, Shape, TensorType, ValueId};
 
@@ -11,7 +11,7 @@ type Choice = (usize, usize, usize);
 
 /// Graphs of the inputs `x` f32[2,3,4] and `y` f32[N,3,4], weights, and up to 24 nodes.
 pub(crate) fn graphs() -> impl Strategy<Value = Graph> {
-    let choice = (0..12usize, any::<usize>(), any::<usize>());
+    let choice = (0..13usize, any::<usize>(), any::<usize>());
     let outputs = proptest::collection::vec(any::<usize>(), 1..4);
     let choices = proptest::collection::vec(choice, 1..24);
     (choices, outputs).prop_map(|(choices, outputs)| build(&choices, &outputs))
@@ -27,6 +27,9 @@ fn build(choices: &[Choice], outputs: &[usize]) -> Graph {
     let counting: Vec<f32> = (0..24).map(|i| i as f32 * 0.25 - 3.0).collect();
     for name in ["w", "v"] {
         values.push(g.parameter(name, LazyTensor::from_f32(&[2, 3, 4], &counting)));
+    }
+    for (name, number) in [("zero", 0.0), ("half", 0.5)] {
+        values.push(g.parameter(name, LazyTensor::from_f32(&[4, 4], &[number; 16])));
     }
     for (i, number) in [0.0, 1.0, 1.0, -0.5].into_iter().enumerate() {
         values.push(g.constant(format!("c{i}"), LazyTensor::from_f32(&[4], &[number; 4])));
@@ -105,6 +108,7 @@ fn node(g: &Graph, values: &[ValueId], kind: usize, a: usize, b: usize) -> (Op, 
         }
         9 => (Silu {}.into(), vec![first]),
         10 => (Sigmoid {}.into(), vec![first]),
+        11 => (Linear {}.into(), vec![first, values[4 + b % 2]]),
         _ => (Softmax { axis }.into(), vec![first]),
     }
 }
