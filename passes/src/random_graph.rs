@@ -36,9 +36,18 @@ fn build(choices: &[Choice], outputs: &[usize]) -> Graph {
     }
     for (i, &(kind, a, b)) in choices.iter().enumerate() {
         let (op, operands) = node(&g, &values, kind, a, b);
+        let projects = matches!(op, Op::Linear(_));
         // An operator that does not take these operands is left out.
         if let Ok(value) = g.add(op, &operands, format!("node{i}")) {
             values.push(value);
+            // Half of the projections end a residual branch.
+            let sum = [operands[0], value];
+            if projects
+                && b % 4 < 2
+                && let Ok(sum) = g.add(Add {}, &sum, format!("sum{i}"))
+            {
+                values.push(sum);
+            }
         }
     }
     for (i, &choice) in outputs.iter().enumerate() {
