@@ -37,11 +37,16 @@ macro_rules! passes {
     };
 }
 
+pub use remove_identity_blocks::{
+    BlockKind, BlockName, NAMED_PLANS, NamedPlan, Plan, PlanError, Stage,
+};
+
 passes! {
     cast_precision CastPrecision,
     eliminate_common_subexpressions EliminateCommonSubexpressions,
     eliminate_dead_code EliminateDeadCode,
     fold_constants FoldConstants,
+    remove_identity_blocks RemoveIdentityBlocks,
     remove_no_ops RemoveNoOps,
 }
 
