@@ -1,5 +1,6 @@
 //! Lazy constant tensors: where the bytes are and what is still to be done to them.
 
+mod beside;
 mod cast;
 mod encoding;
 mod movement;
@@ -724,7 +725,16 @@ impl LazyTensor {
         &self,
         mut sink: impl FnMut(&[f32]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.stream(|bytes| sink(&pods(&cast_bytes(bytes, self.dtype, DType::F32, 0)?)))
+        self.stream(|bytes| sink(&self.widened(bytes)?))
+    }
+
+    /// Elements of the result as f32.
+    fn widened<'b>(&self, bytes: &'b [u8]) -> Result<Cow<'b, [f32]>, WeightError> {
+        if self.dtype == DType::F32 {
+            return Ok(pods(bytes));
+        }
+        let wide = cast_bytes(bytes, self.dtype, DType::F32, 0)?;
+        Ok(Cow::Owned(pods(&wide).into_owned()))
     }
 
     /// All elements as f32.
