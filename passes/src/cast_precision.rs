@@ -61,7 +61,7 @@ fn float_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DType, D::Er
 
 impl Describe for CastPrecision {
     const NAME: &'static str = "cast-precision";
-    const REQUIRES: &'static [Property] = &[Property::NoDeadCode];
+    const REQUIRES: &'static [Property] = &[Property::NoDeadCode, Property::PlainWeights];
     const INVALIDATES: &'static [Property] = &[Property::FullPrecision];
 }
 

@@ -12,6 +12,7 @@
 mod calibration;
 mod info;
 mod manager;
+mod name_patterns;
 mod output_values;
 mod pass;
 mod pipeline;
@@ -24,8 +25,10 @@ mod text;
 pub use calibration::Calibration;
 pub use info::{Documentation, PassInfo};
 pub use manager::{PassReport, PrintHook, RunOptions};
+pub use name_patterns::NamePatterns;
 pub use pass::{Change, Pass, PassContext, PassError, Property, WeightFault, WeightProblem};
 pub use pipeline::{NAMED_PIPELINES, NamedPipeline, Pipeline, PipelineError, Step, level};
+pub use quantize_weights::{WeightFidelity, WeightForm, weight_fidelity};
 
 macro_rules! passes {
     ($($module:ident $name:ident),* $(,)?) => {
@@ -46,6 +49,7 @@ passes! {
     eliminate_common_subexpressions EliminateCommonSubexpressions,
     eliminate_dead_code EliminateDeadCode,
     fold_constants FoldConstants,
+    quantize_weights QuantizeWeights,
     remove_identity_blocks RemoveIdentityBlocks,
     remove_no_ops RemoveNoOps,
 }

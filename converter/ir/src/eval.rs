@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Graph, ValueDef, ValueId};
+use crate::graph::{Graph, Node, ValueDef, ValueId};
 use crate::tensor::{Elements, Tensor};
 use crate::types::{DType, Dim};
 use crate::weight::{LazyTensor, WeightError};
@@ -78,6 +78,20 @@ pub fn observe(
     inputs: &BTreeMap<String, Tensor>,
     mut observer: impl FnMut(ValueId, &Tensor),
 ) -> Result<BTreeMap<String, Tensor>, EvalError> {
+    trace(graph, inputs, |node, _, result| {
+        observer(node.result, result)
+    })
+}
+
+/// As [`run`], and shows every node with its operands and its result to `observer` when it is made.
+///
+/// # Errors
+/// As [`run`].
+pub fn trace(
+    graph: &Graph,
+    inputs: &BTreeMap<String, Tensor>,
+    mut observer: impl FnMut(&Node, &[&Tensor], &Tensor),
+) -> Result<BTreeMap<String, Tensor>, EvalError> {
     let mut live: Vec<Option<Tensor>> = vec![None; graph.values().len()];
     bind_inputs(graph, inputs, &mut live)?;
     let mut uses = graph.use_counts();
@@ -88,7 +102,7 @@ pub fn observe(
         let operands: Vec<&Tensor> = node.operands.iter().map(|v| get(&live, *v)).collect();
         let mut result = node.op.eval(&operands);
         result.round_to(graph.ty(node.result).dtype);
-        observer(node.result, &result);
+        observer(node, &operands, &result);
         live[node.result.index()] = Some(result);
         for &operand in &node.operands {
             uses[operand.index()] -= 1;
@@ -194,6 +208,30 @@ mod tests {
         // 20.31 * 101 = 2051.31; the f16 grid has step 2 there.
         assert_eq!(out["h"].floats(), [11.0, 2052.0]);
         assert!((out["z"].floats()[1] - 2051.31).abs() < 1e-3);
+    }
+
+    #[test]
+    fn nodes_are_shown_with_their_operands() {
+        let x = Tensor::float(&[1, 2], vec![1.0, 2.0]);
+        let mut seen = Vec::new();
+        trace(
+            &graph(),
+            &BTreeMap::from([("x".to_owned(), x)]),
+            |node, operands, result| {
+                let first = operands.iter().map(|t| t.floats()[0]).collect();
+                seen.push((node.name.clone(), first, result.floats()[0]));
+            },
+        )
+        .unwrap();
+        let expected: [(&str, &[f32], f32); 3] = [
+            ("y", &[1.0, 10.0], 10.0),
+            ("z", &[10.0, 1.0], 11.0),
+            ("h", &[11.0], 11.0),
+        ];
+        assert_eq!(
+            seen,
+            expected.map(|(n, o, r)| (n.to_owned(), o.to_vec(), r))
+        );
     }
 
     #[test]

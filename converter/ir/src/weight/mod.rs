@@ -1,5 +1,6 @@
 //! Lazy constant tensors: where the bytes are and what is still to be done to them.
 
+mod beside;
 mod cast;
 mod encoding;
 mod movement;
@@ -537,7 +538,7 @@ impl LazyTensor {
         }
         let mut lead = self.source_rows();
         let mut block = 1;
-        for t in &self.transforms {
+        for (i, t) in self.transforms.iter().enumerate() {
             match t {
                 Transform::Cast(_) => {}
                 Transform::Quantize(_) | Transform::Dequantize(..) if block == 1 => {}
@@ -550,6 +551,8 @@ impl LazyTensor {
                     block = *width;
                     lead = lead.div_ceil(*width);
                 }
+                // Codes of eight rows fill whole bytes. Nothing but the end may follow.
+                Transform::Pack(_) if i + 1 == self.transforms.len() => block *= 8,
                 _ => return None,
             }
         }
@@ -714,6 +717,26 @@ impl LazyTensor {
         Ok(())
     }
 
+    /// As [`LazyTensor::stream`], with the elements as f32.
+    ///
+    /// # Errors
+    /// As [`LazyTensor::stream`], and for element types that are not numbers.
+    pub fn stream_f32<E: From<WeightError>>(
+        &self,
+        mut sink: impl FnMut(&[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.stream(|bytes| sink(&self.widened(bytes)?))
+    }
+
+    /// Elements of the result as f32.
+    fn widened<'b>(&self, bytes: &'b [u8]) -> Result<Cow<'b, [f32]>, WeightError> {
+        if self.dtype == DType::F32 {
+            return Ok(pods(bytes));
+        }
+        let wide = cast_bytes(bytes, self.dtype, DType::F32, 0)?;
+        Ok(Cow::Owned(pods(&wide).into_owned()))
+    }
+
     /// All elements as f32.
     ///
     /// # Errors
@@ -807,6 +830,22 @@ mod tests {
             assert_eq!(mixed.row_block(), None);
             assert!(streamed(&mixed) == *mixed.bytes().unwrap());
         }
+    }
+
+    #[test]
+    fn packed_codes_made_piece_by_piece_are_those_of_the_whole() {
+        let table: Vec<f32> = (0..64).map(|i| i as f32 * 7000.0).collect();
+        let palette = Arc::new(Encoding::palette(6, &[1, 1], table).unwrap());
+        // Rows of an odd number of codes, and more of them than a piece holds.
+        let packed = counting(&[1001, 453])
+            .encode(palette)
+            .codes()
+            .unwrap()
+            .pack(6);
+        assert_eq!(packed.row_block(), Some(8));
+        assert_eq!(packed.byte_len(), (1001 * 453 * 6usize).div_ceil(8));
+        assert!(streamed(&packed) == *packed.bytes().unwrap());
+        assert_eq!(packed.reshape(&[1, 340_090]).row_block(), None);
     }
 
     #[test]
