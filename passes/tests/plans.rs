@@ -166,7 +166,12 @@ fn a_plan_that_has_been_carried_out_is_recognised_and_other_networks_are_refused
     let pass: RemoveIdentityBlocks =
         serde_json::from_value(json!({ "plan": "snapfusion" })).unwrap();
     let context = PassContext::default();
-    let graph = after(json!("snapfusion"), &sd1_unet(None));
+    let options = ImportOptions::default();
+    let tiny = open(&fixtures().join("tiny"), &options)
+        .unwrap()
+        .import()
+        .unwrap();
+    let graph = after(json!("snapfusion"), tiny.graph("unet").unwrap());
     assert!(pass.run(&graph, &context).unwrap().is_none());
 
     let lean = open(&fixtures().join("variants/lean"), &ImportOptions::default())

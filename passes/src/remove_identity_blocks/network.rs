@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use snapc_ir::{Graph, Node, Op, ValueDef, ValueId};
+use snapc_ir::{Graph, LazyTensor, Node, Op, ValueDef, ValueId};
 
 use super::plan::{BlockKind, BlockName};
 
@@ -94,41 +94,29 @@ impl<'a> Network<'a> {
         let Some(block) = self.blocks.get(&name) else {
             return false;
         };
-        self.blocks.iter().any(|(other, twin)| {
-            (other.stage, other.kind) == (name.stage, name.kind)
-                && twin.hidden == Ok(block.output)
-                && self.same_weights((name, block), (*other, twin))
+        let own = self.weights(name, block);
+        self.blocks.iter().any(|(&other, twin)| {
+            let follows = (other.stage, other.kind) == (name.stage, name.kind)
+                && twin.hidden == Ok(block.output);
+            if !follows {
+                return false;
+            }
+            let weights = self.weights(other, twin);
+            let mut pairs = own.iter().zip(&weights);
+            own.len() == weights.len()
+                && pairs.all(|((a, own), (b, its))| a == b && own.same_data(its))
         })
     }
 
-    fn same_weights(
-        &self,
-        (a_name, a): (BlockName, &Block),
-        (b_name, b): (BlockName, &Block),
-    ) -> bool {
-        let weights = |name: BlockName, block: &Block| {
-            let prefix = name.to_string();
-            let operands = block
-                .nodes
-                .iter()
-                .flat_map(|&n| &self.graph.nodes()[n].operands);
-            let weights = operands.filter_map(|&v| self.graph.weight_of(v));
-            weights
-                .map(|w| {
-                    (
-                        w.name.strip_prefix(&prefix).unwrap_or(&w.name).to_owned(),
-                        &w.tensor,
-                    )
-                })
-                .collect::<Vec<_>>()
-        };
-        let (a, b) = (weights(a_name, a), weights(b_name, b));
-        a.len() == b.len()
-            && a.iter().zip(&b).all(|((a_key, a), (b_key, b))| {
-                let equal_types = a.dtype() == b.dtype() && a.shape() == b.shape();
-                let no_data = !a.is_present() && !b.is_present();
-                a_key == b_key && equal_types && (no_data || a.same_data(b))
-            })
+    /// The weights that a block uses, in order, under their names within the block.
+    fn weights(&self, name: BlockName, block: &Block) -> Vec<(String, &'a LazyTensor)> {
+        let prefix = name.to_string();
+        let nodes = block.nodes.iter().map(|&n| &self.graph.nodes()[n]);
+        let weights = nodes
+            .flat_map(|n| &n.operands)
+            .filter_map(|&v| self.graph.weight_of(v));
+        let within = |name: &str| name.strip_prefix(&prefix).unwrap_or(name).to_owned();
+        weights.map(|w| (within(&w.name), &w.tensor)).collect()
     }
 }
 
