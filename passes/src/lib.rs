@@ -11,6 +11,7 @@
 
 mod calibration;
 mod info;
+mod input_cone;
 mod manager;
 mod output_values;
 mod pass;
@@ -37,12 +38,16 @@ macro_rules! passes {
     };
 }
 
+pub use specialize_schedule::OtherSteps;
+
 passes! {
     cast_precision CastPrecision,
     eliminate_common_subexpressions EliminateCommonSubexpressions,
     eliminate_dead_code EliminateDeadCode,
     fold_constants FoldConstants,
+    hoist_text_projections HoistTextProjections,
     remove_no_ops RemoveNoOps,
+    specialize_schedule SpecializeSchedule,
 }
 
 /// Every pass, by name.
