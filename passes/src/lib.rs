@@ -42,6 +42,7 @@ passes! {
     eliminate_common_subexpressions EliminateCommonSubexpressions,
     eliminate_dead_code EliminateDeadCode,
     fold_constants FoldConstants,
+    prune_channels PruneChannels,
     remove_no_ops RemoveNoOps,
 }
 
