@@ -52,6 +52,7 @@ passes! {
     eliminate_dead_code EliminateDeadCode,
     fold_constants FoldConstants,
     hoist_text_projections HoistTextProjections,
+    prune_channels PruneChannels,
     quantize_weights QuantizeWeights,
     remove_identity_blocks RemoveIdentityBlocks,
     remove_no_ops RemoveNoOps,
