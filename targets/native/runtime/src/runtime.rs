@@ -170,8 +170,7 @@ impl Runtime {
         let unet = self.network(Stage::Unet)?;
         let vae_decoder = self.network(Stage::VaeDecoder)?;
         let timesteps = self.timesteps(&unet)?;
-        let engine =
-            NetworkEngine::with_timesteps(text_encoder, unet, vae_decoder, &timesteps);
+        let engine = NetworkEngine::with_timesteps(text_encoder, unet, vae_decoder, &timesteps);
         engine.map_err(|source| RuntimeError::Interface {
             file: self.file.clone(),
             source,
