@@ -11,6 +11,7 @@
 
 mod calibration;
 mod info;
+mod input_cone;
 mod manager;
 mod name_patterns;
 mod output_values;
@@ -43,15 +44,19 @@ macro_rules! passes {
 pub use remove_identity_blocks::{
     BlockKind, BlockName, NAMED_PLANS, NamedPlan, Plan, PlanError, Stage,
 };
+pub use specialize_schedule::OtherSteps;
 
 passes! {
     cast_precision CastPrecision,
     eliminate_common_subexpressions EliminateCommonSubexpressions,
     eliminate_dead_code EliminateDeadCode,
     fold_constants FoldConstants,
+    hoist_text_projections HoistTextProjections,
+    prune_channels PruneChannels,
     quantize_weights QuantizeWeights,
     remove_identity_blocks RemoveIdentityBlocks,
     remove_no_ops RemoveNoOps,
+    specialize_schedule SpecializeSchedule,
 }
 
 /// Every pass, by name.

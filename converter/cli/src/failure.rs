@@ -152,12 +152,13 @@ impl<E: Error + Send + Sync + 'static> From<RunError<E>> for Failure {
         let exit = match error {
             RunError::Schedule(error) => return error.into(),
             RunError::Cancelled { .. } => return Failure::interrupted(),
-            RunError::Guidance { .. } => Exit::Usage,
+            RunError::Guidance { .. } | RunError::Steps { .. } => Exit::Usage,
             RunError::InitLatents { .. }
             | RunError::InitLatentsNotFinite { .. }
             | RunError::NotFinite { .. }
             | RunError::TextLength { .. }
-            | RunError::ScalingFactor { .. } => Exit::InvalidInput,
+            | RunError::ScalingFactor { .. }
+            | RunError::KnownPrompt { .. } => Exit::InvalidInput,
             _ => Exit::Internal,
         };
         Failure::new(exit, error)

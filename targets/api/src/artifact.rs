@@ -30,6 +30,11 @@ pub struct Feature {
     pub dtype: String,
     /// Dimensions; `N` is the open batch.
     pub shape: Vec<String>,
+    /// What it is for, where the interface has features that diffusers has not: `token-ids`, `text-embeddings`,
+    /// `pooled-text-embedding`, `text-projection` (an output of the text encoder that the UNet takes as it is), `latents`,
+    /// `step-index` (the position of the timestep among the manifest's), `timestep`, `prediction`, `picture`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
 }
 
 impl Feature {
@@ -39,6 +44,7 @@ impl Feature {
             name: name.into(),
             dtype: ty.dtype.name().to_owned(),
             shape: ty.shape.dims().iter().map(ToString::to_string).collect(),
+            role: None,
         }
     }
 }

@@ -14,6 +14,7 @@ mod artifact;
 mod batch;
 mod error;
 mod integrity;
+mod interface;
 mod legalize;
 pub mod manifest;
 mod mapped;
@@ -30,6 +31,7 @@ pub use artifact::{ArtifactFile, Emitted, EmittedGraph, Feature, hash_file, writ
 pub use batch::bind_batch;
 pub use error::TargetError;
 pub use integrity::check_files;
+pub use interface::check_interface;
 pub use legalize::legalize;
 pub use mapped::MappedFile;
 pub use options::{AttentionForm, EmitOptions, Interface, Precision, UnknownChoice, WeightForm};

@@ -9,7 +9,8 @@ use snapc_ir::{LatentSpec, PipelineSpec, SchedulerSpec};
 
 use crate::artifact::{ArtifactFile, Emitted, EmittedGraph, write_file};
 use crate::error::TargetError;
-use crate::options::EmitOptions;
+use crate::interface::describe_roles;
+use crate::options::{EmitOptions, Interface};
 use crate::schedule::timesteps;
 use crate::tokenizer::pad_token_id;
 
@@ -33,7 +34,7 @@ pub struct Manifest {
     /// How the weights of products are stored, when it is not in the precision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
-    /// Names and shapes of the features: `plain` or `apple`.
+    /// Names and shapes of the features: `plain`, `apple` or `snap`.
     pub interface: String,
     /// Form of attention that was asked for.
     pub attention: String,
@@ -51,7 +52,7 @@ pub struct Manifest {
     pub scheduler: SchedulerRecord,
     /// Number of denoising steps.
     pub steps: usize,
-    /// The timestep of each step, first step first.
+    /// The timestep of each step, first step first. With the interface `snap` they are those of the rows of the UNet's table.
     pub timesteps: Vec<usize>,
     /// Guidance scale.
     pub guidance: f32,
@@ -164,6 +165,10 @@ impl Manifest {
     ) -> Result<Self, TargetError> {
         let mut files = emitted.files.clone();
         files.sort();
+        let mut graphs = emitted.graphs.clone();
+        if options.interface == Interface::Snap {
+            describe_roles(&mut graphs);
+        }
         Ok(Manifest {
             schema_version: SCHEMA_VERSION,
             snapc_version: version.to_owned(),
@@ -175,7 +180,7 @@ impl Manifest {
             min_ios: options.min_ios,
             passes: passes.to_owned(),
             effects: Vec::new(),
-            graphs: emitted.graphs.clone(),
+            graphs,
             scheduler: (&pipeline.scheduler).into(),
             steps: options.steps,
             timesteps: timesteps(&pipeline.scheduler, options.steps)?,

@@ -73,6 +73,9 @@ choice! {
         Plain = "plain",
         /// Those of Apple's Stable Diffusion packages.
         Apple = "apple",
+        /// Those of graphs that are specialised to a run: the number of the step in place of the timestep, and the prompt's
+        /// keys and values in place of its embeddings.
+        Snap = "snap",
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn emit(
 ) -> Result<Emitted, TargetError> {
     let level = Level::of(options)?;
     let integers = match options.interface {
-        Interface::Plain => IntegerFeatures::Int32,
+        Interface::Plain | Interface::Snap => IntegerFeatures::Int32,
         Interface::Apple => IntegerFeatures::Float32,
     };
     // All graphs are lowered before anything is written, so that what is not supported is said at once.

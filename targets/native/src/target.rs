@@ -7,7 +7,8 @@ use snapc_ir::verify::verify;
 use snapc_ir::{DType, Graph, Op, Program, TensorType, Verified};
 use snapc_target::{
     ArtifactFile, AttentionForm, Capabilities, EmitOptions, Emitted, EmittedGraph, Feature,
-    Finding, Interface, Progress, Target, TargetError, VerifiedProgram, hash_file, legalize,
+    Finding, Interface, Progress, Target, TargetError, VerifiedProgram, check_interface, hash_file,
+    legalize,
 };
 
 use crate::compile::{Activations, Companions, Compiled, compile};
@@ -43,12 +44,16 @@ impl Target for Native {
 
     /// Refuses the options that are for other formats.
     fn prepare(&self, program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
-        if options.interface != Interface::Plain {
+        if options.interface == Interface::Apple {
             return Err(TargetError::Option {
                 option: "--interface",
-                reason: format!("'{}' is for Core ML; choose plain", options.interface),
+                reason: format!(
+                    "'{}' is for Core ML; choose plain or snap",
+                    options.interface
+                ),
             });
         }
+        check_interface(&program, options)?;
         if let Some(version) = options.min_ios {
             return Err(TargetError::Option {
                 option: "--min-ios",

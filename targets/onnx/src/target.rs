@@ -7,7 +7,7 @@ use snapc_ir::verify::verify;
 use snapc_ir::{Graph, Program};
 use snapc_target::{
     AttentionForm, Capabilities, EmitOptions, Emitted, Finding, Interface, Progress, Target,
-    TargetError, VerifiedProgram, legalize,
+    TargetError, VerifiedProgram, check_interface, legalize,
 };
 
 use crate::proto::BATCH_DIM;
@@ -36,12 +36,16 @@ impl Target for OnnxTarget {
 
     /// Refuses the options that ONNX has no form for.
     fn prepare(&self, program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
-        if options.interface != Interface::Plain {
+        if options.interface == Interface::Apple {
             return Err(TargetError::Option {
                 option: "--interface",
-                reason: format!("'{}' is for Core ML; choose plain", options.interface),
+                reason: format!(
+                    "'{}' is for Core ML; choose plain or snap",
+                    options.interface
+                ),
             });
         }
+        check_interface(&program, options)?;
         if let Some(version) = options.min_ios {
             return Err(TargetError::Option {
                 option: "--min-ios",

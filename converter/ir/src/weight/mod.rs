@@ -271,6 +271,24 @@ impl LazyTensor {
         &self.transforms
     }
 
+    /// The narrowest element type that holds the values exactly, as far as the steps tell: that of the stored bytes when
+    /// these are only widened and moved.
+    pub fn exact_dtype(&self) -> DType {
+        let exact = |t: &Transform| match t {
+            Transform::Cast(to) => *to == DType::F32 || *to == self.source_dtype,
+            Transform::Permute(_)
+            | Transform::Reshape(_)
+            | Transform::Slice { .. }
+            | Transform::Select { .. } => true,
+            _ => false,
+        };
+        if self.transforms.iter().all(exact) {
+            self.source_dtype
+        } else {
+            self.dtype
+        }
+    }
+
     /// Whether both are the same stored bytes under the same steps, or small tensors with equal bytes.
     pub fn same_data(&self, other: &LazyTensor) -> bool {
         if self.dtype != other.dtype
@@ -891,6 +909,24 @@ mod tests {
         // 2049 lies between 2048 and 2050; the even mantissa is 2048.
         let t = LazyTensor::from_f32(&[2], &[2049.0, 65519.0]).cast(DType::F16);
         assert_eq!(t.to_f32().unwrap(), [2048.0, 65504.0]);
+    }
+
+    #[test]
+    fn moved_and_widened_weights_are_exact_in_their_stored_type() {
+        let half = LazyTensor::from_f32(&[2], &[1.0, 2.0]).cast(DType::F16);
+        let stored = LazyTensor::from_buffer(
+            Arc::new(half.bytes().unwrap().into_owned()),
+            0..4,
+            DType::F16,
+            &[2],
+        );
+        let wide = stored.clone().cast(DType::F32);
+        assert_eq!(wide.exact_dtype(), DType::F16);
+        assert_eq!(wide.clone().select(0, &[1]).exact_dtype(), DType::F16);
+        assert_eq!(wide.scale(0, &[2.0, 1.0]).exact_dtype(), DType::F32);
+        assert_eq!(half.exact_dtype(), DType::F16);
+        let other = stored.cast(DType::F32).cast(DType::BF16);
+        assert_eq!(other.exact_dtype(), DType::BF16);
     }
 
     #[test]

@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snapc_format::{Container, Stage};
 use snapc_kernels::{Kernels, Pool};
-use snapc_pipeline::{NetworkEngine, Pipeline, Tokenizer};
+use snapc_pipeline::{Network, NetworkEngine, Pipeline, PipelineError, Tokenizer, timesteps};
 use snapc_program::{Graph, Program, ScheduleData, TokenizerData};
 
 use crate::arena::Arena;
 use crate::error::RuntimeError;
 use crate::network::RuntimeNetwork;
 use crate::weights::{Location, locate};
+
+/// The input of a UNet that has a table of the timesteps of a run.
+const STEP: &str = "step";
 
 /// How a file is run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -166,11 +169,11 @@ impl Runtime {
         let text_encoder = self.network(Stage::TextEncoder)?;
         let unet = self.network(Stage::Unet)?;
         let vae_decoder = self.network(Stage::VaeDecoder)?;
-        NetworkEngine::new(text_encoder, unet, vae_decoder).map_err(|source| {
-            RuntimeError::Interface {
-                file: self.file.clone(),
-                source,
-            }
+        let timesteps = self.timesteps(&unet)?;
+        let engine = NetworkEngine::with_timesteps(text_encoder, unet, vae_decoder, &timesteps);
+        engine.map_err(|source| RuntimeError::Interface {
+            file: self.file.clone(),
+            source,
         })
     }
 
@@ -194,6 +197,19 @@ impl Runtime {
     pub fn schedule(&self) -> Result<ScheduleData, RuntimeError> {
         let data = ScheduleData::decode(self.container().schedule()?);
         data.map_err(|source| self.section("schedule", source))
+    }
+
+    /// The timesteps of the schedule section, for a UNet that has a table of them; others need none.
+    fn timesteps(&self, unet: &RuntimeNetwork) -> Result<Vec<usize>, RuntimeError> {
+        if unet.inputs().iter().all(|port| port.name != STEP) {
+            return Ok(Vec::new());
+        }
+        let schedule = self.schedule()?;
+        let listed = timesteps(&schedule.scheduler, schedule.steps as usize);
+        listed.map_err(|source| RuntimeError::Pipeline {
+            file: self.file.clone(),
+            source: Box::new(PipelineError::Schedule(source)),
+        })
     }
 
     /// Everything from a prompt to a picture.

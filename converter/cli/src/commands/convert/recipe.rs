@@ -80,6 +80,14 @@ impl Recipe {
                 .help("choose 0, 1 or 2")
         })?;
         let mut steps = level.passes.parse::<Pipeline>()?.steps().to_vec();
+        if self.interface == Interface::Snap {
+            steps.push(step(
+                "specialize-schedule",
+                json!({ "timesteps": timesteps }),
+            ));
+            steps.push(step("hoist-text-projections", json!({})));
+            steps.push(step("eliminate-dead-code", json!({})));
+        }
         if self.precision != Precision::F32 {
             steps.push(step(
                 "cast-precision",
