@@ -45,6 +45,7 @@ passes! {
     eliminate_common_subexpressions EliminateCommonSubexpressions,
     eliminate_dead_code EliminateDeadCode,
     fold_constants FoldConstants,
+    quantize_activations QuantizeActivations,
     quantize_weights QuantizeWeights,
     remove_no_ops RemoveNoOps,
 }
