@@ -130,9 +130,10 @@ impl<'a> Casting<'a> {
         if let Some(value) = self.cast[old.index()] {
             return Ok(value);
         }
-        if let Some(value) = self.own[old.index()] {
-            self.casts += 1;
+        if self.own[old.index()].is_some() || self.kept.stays(old) {
             let name = self.defined_by(old);
+            let value = self.own(old, &name)?;
+            self.casts += 1;
             let value = self.new.add(Cast { to: self.to }, &[value], name)?;
             self.cast[old.index()] = Some(value);
             return Ok(value);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use snapc_ir::ops::Attention;
-use snapc_ir::{DType, Graph, Op, Tensor, ValueDef, ValueId, eval};
+use snapc_ir::{DType, Graph, Op, Tensor, ValueId, eval};
 
 use super::{CastPrecision, largest};
 use crate::info::Describe;
@@ -18,6 +18,8 @@ pub(super) struct Kept {
     values: Vec<bool>,
     /// By value: too large for the narrow type.
     too_large: Vec<bool>,
+    /// By value: read, or given out, in the narrow type.
+    cast_for_some: Vec<bool>,
     by_name: BTreeSet<String>,
     by_size: BTreeMap<String, f32>,
     by_weight: BTreeSet<String>,
@@ -30,6 +32,7 @@ impl Kept {
         Kept {
             nodes: nodes.collect(),
             too_large: vec![false; exact.len()],
+            cast_for_some: exact.iter().map(|exact| !exact).collect(),
             values: exact,
             by_name: BTreeSet::new(),
             by_size: BTreeMap::new(),
@@ -82,6 +85,11 @@ impl Kept {
     /// Whether the value keeps its type.
     pub(super) fn stays(&self, value: ValueId) -> bool {
         self.values[value.index()]
+    }
+
+    /// Whether the value is needed in the narrow type.
+    pub(super) fn is_cast_for_some(&self, value: ValueId) -> bool {
+        self.cast_for_some[value.index()]
     }
 
     /// Whether the value does not fit the narrow type on the calibration inputs.
@@ -144,30 +152,35 @@ impl Kept {
         Ok(())
     }
 
-    /// What follows for values: results of kept nodes, weights that only they use, inputs that are too large. A cast that
+    /// What follows for values: results of kept nodes, weights that they use, inputs that are too large. A cast that
     /// only kept nodes read is one of them.
     fn settle(&mut self, graph: &Graph) {
         let mut others = vec![false; graph.values().len()];
-        graph
-            .outputs()
-            .iter()
-            .for_each(|o| others[o.value.index()] = true);
+        let mut kept = others.clone();
+        for output in graph.outputs() {
+            others[output.value.index()] = true;
+        }
         for (position, node) in graph.nodes().iter().enumerate().rev() {
             let is_cast = matches!(&node.op, Op::Cast(op) if op.to.is_float());
-            if is_cast && !others[node.result.index()] {
+            let result = node.result.index();
+            if is_cast && kept[result] && !others[result] {
                 self.nodes[position] = true;
             }
-            if !self.nodes[position] {
-                node.operands.iter().for_each(|v| others[v.index()] = true);
+            let readers = if self.nodes[position] {
+                &mut kept
+            } else {
+                &mut others
+            };
+            for operand in &node.operands {
+                readers[operand.index()] = true;
             }
+            self.values[result] |= self.nodes[position];
         }
-        for (node, &keeps) in graph.nodes().iter().zip(&self.nodes) {
-            self.values[node.result.index()] |= keeps;
-            for &operand in node.operands.iter().filter(|_| keeps) {
-                let is_weight = matches!(graph.value(operand).def, ValueDef::Weight(_));
-                self.values[operand.index()] |= is_weight && !others[operand.index()];
-            }
+        for weight in graph.weights() {
+            let value = weight.value.index();
+            self.values[value] |= kept[value];
         }
+        self.cast_for_some = others;
         for input in graph.inputs() {
             self.values[input.value.index()] |= self.too_large[input.value.index()];
         }

@@ -41,7 +41,7 @@ impl WeightCheck {
         context: &PassContext<'_>,
     ) -> Result<Self, PassError> {
         let weights = graph.weights().par_iter().enumerate().filter(|(_, w)| {
-            let is_cast = w.tensor.dtype().is_float() && !kept.stays(w.value);
+            let is_cast = w.tensor.dtype().is_float() && kept.is_cast_for_some(w.value);
             is_cast && w.tensor.is_present()
         });
         let looked = weights.map(|(i, weight)| {
