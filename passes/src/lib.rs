@@ -53,6 +53,7 @@ passes! {
     fold_constants FoldConstants,
     hoist_text_projections HoistTextProjections,
     prune_channels PruneChannels,
+    quantize_activations QuantizeActivations,
     quantize_weights QuantizeWeights,
     remove_identity_blocks RemoveIdentityBlocks,
     remove_no_ops RemoveNoOps,

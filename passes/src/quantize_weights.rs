@@ -54,10 +54,10 @@ use serde::Deserialize;
 use snapc_ir::{Encoding, EncodingError, Graph, LazyTensor, Weight, WeightError};
 
 pub use self::fidelity::{WeightFidelity, weight_fidelity};
+pub(crate) use self::form::CodeForm;
 pub use self::form::WeightForm;
-pub(crate) use self::selection::{KeepRules, Layer, Selection};
+pub(crate) use self::selection::{KeepRules, Layer, Selection, layers};
 
-use self::form::CodeForm;
 use crate::info::Describe;
 use crate::name_patterns::{NamePatterns, shortened};
 use crate::pass::{Change, Pass, PassContext, PassError, Property, WeightFault, WeightProblem};

@@ -104,4 +104,23 @@ proptest! {
         let narrow = apply("cast-precision", &graph);
         prop_assert!(narrow.values().iter().all(|v| v.ty.dtype == DType::F16));
     }
+
+    #[test]
+    fn casting_leaves_kept_nodes_as_they_are(graph in graphs(), kept in 0..12usize) {
+        let keep = format!("node{kept}+node{}", kept / 2);
+        let options = serde_json::json!({ "keep": keep });
+        let pass = crate::by_name("cast-precision", options.as_object().unwrap().clone()).unwrap();
+        let Some(change) = pass.run(&graph, &PassContext::default()).unwrap() else {
+            return Ok(());
+        };
+        verify(&change.graph).unwrap();
+        prop_assert_eq!(features(&change.graph), features(&graph));
+        prop_assert!(pass.run(&change.graph, &PassContext::default()).unwrap().is_none());
+        let ops = |g: &Graph| -> Vec<(String, &str, DType)> {
+            let kept = g.nodes().iter().filter(|n| keep.split('+').any(|name| name == n.name));
+            let plain = kept.filter(|n| n.op.name() != "cast");
+            plain.map(|n| (n.name.clone(), n.op.name(), g.ty(n.result).dtype)).collect()
+        };
+        prop_assert_eq!(ops(&change.graph), ops(&graph));
+    }
 }
