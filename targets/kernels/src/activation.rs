@@ -15,7 +15,7 @@ pub enum Activation {
 }
 
 /// An elementwise function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unary {
     /// One that also follows products.
     Activation(Activation),
@@ -31,6 +31,14 @@ pub enum Unary {
     Sin,
     /// `cos(x)`.
     Cos,
+    /// `scale · (q - zero_point)` with `q = round(x / scale) + zero_point` from 0 to 255, halves to even
+    /// (`torch.fake_quantize_per_tensor_affine`).
+    Grid {
+        /// Distance of two values; positive and finite.
+        scale: f32,
+        /// What stands for zero.
+        zero_point: u8,
+    },
 }
 
 impl From<Activation> for Unary {

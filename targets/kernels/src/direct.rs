@@ -97,7 +97,9 @@ impl Direct<'_> {
             for panel in panels.clone() {
                 for tap in 0..kh * kw {
                     let start = tap * channels + own.start;
-                    let right = self.weights.rows(panel, start, own.len(), widened);
+                    let right =
+                        self.weights
+                            .rows(self.result.table, panel, start, own.len(), widened);
                     let step = slice * kh * kw + tap;
                     let at = (tap / kw * patch_width + tap % kw) * ROW_STRIDE;
                     let pass = Pass {

@@ -169,7 +169,9 @@ impl<S: RowSource, W: PanelSource> Product<'_, S, W> {
                     self.source.gather(row, start, &mut left[..terms]);
                 }
                 for panel in column_panels.clone() {
-                    let right = self.weights.rows(panel, start, terms, widened);
+                    let right = self
+                        .weights
+                        .rows(self.result.table, panel, start, terms, widened);
                     let own = start..start + terms;
                     let ahead = if panel + 1 < column_panels.end {
                         Ahead {

@@ -24,6 +24,7 @@
 mod activation;
 mod attention;
 mod binary;
+mod codes;
 mod conv2d;
 mod direct;
 mod elementwise;
@@ -47,6 +48,7 @@ mod upsample;
 pub use activation::{Activation, Epilogue, Unary};
 pub use attention::{Attention, Heads};
 pub use binary::Binary;
+pub use codes::{Codebook, Codes, code_bytes, pack_codes};
 pub use conv2d::Conv2d;
 pub use elementwise::Storage;
 pub use error::KernelError;

@@ -4,6 +4,7 @@ use crate::error::{KernelError, check_length, product};
 use crate::gemm::DenseRows;
 use crate::panels::{PanelSource, fill_panel};
 use crate::pool::Output;
+use crate::table::Table;
 use crate::{Epilogue, Kernels, PANEL_WIDTH, Pool};
 
 /// Shape of a batch of matrix products.
@@ -114,6 +115,7 @@ impl PanelSource for RunTimePanels<'_> {
 
     fn rows<'b>(
         &'b self,
+        _table: &Table,
         panel: usize,
         start: usize,
         rows: usize,

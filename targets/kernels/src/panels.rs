@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::codes::Codes;
 use crate::error::{KernelError, check_length, product};
 use crate::pool::share;
 use crate::simd::fetch;
+use crate::table::Table;
 
 /// Columns of a panel: one for all instruction sets, so that a file needs one packed form. Narrower tiles take a panel in
 /// several steps.
@@ -25,7 +27,7 @@ pub enum Weights<'a> {
 }
 
 impl Weights<'_> {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::F32(w) => w.len(),
             Self::F16(w) => w.len(),
@@ -39,6 +41,7 @@ enum Data<'a> {
     F32(Cow<'a, [f32]>),
     F16(Cow<'a, [f16]>),
     Bf16(Cow<'a, [bf16]>),
+    Codes(Codes<'a>),
 }
 
 /// A weight matrix `[columns][depth]` in panels of [`PANEL_WIDTH`] columns: `[⌈columns / 32⌉][depth][32]`, the last panel
@@ -174,6 +177,19 @@ impl<'a> PanelMatrix<'a> {
         })
     }
 
+    /// Takes panels of codes, which become floats block by block when they are used.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the codes or what they stand for do not have the lengths of a `[columns][depth]` matrix.
+    pub fn from_codes(codes: Codes<'a>, columns: usize, depth: usize) -> Result<Self, KernelError> {
+        codes.check(columns, depth)?;
+        Ok(Self {
+            columns,
+            depth,
+            data: Data::Codes(codes),
+        })
+    }
+
     /// Columns of the product, that is, outputs.
     #[must_use]
     pub fn columns(&self) -> usize {
@@ -186,13 +202,14 @@ impl<'a> PanelMatrix<'a> {
         self.depth
     }
 
-    /// The elements, in the order of the panels.
+    /// The elements, in the order of the panels; `None` when they are stored as codes.
     #[must_use]
-    pub fn panels(&self) -> Weights<'_> {
+    pub fn panels(&self) -> Option<Weights<'_>> {
         match &self.data {
-            Data::F32(d) => Weights::F32(d),
-            Data::F16(d) => Weights::F16(d),
-            Data::Bf16(d) => Weights::Bf16(d),
+            Data::F32(d) => Some(Weights::F32(d)),
+            Data::F16(d) => Some(Weights::F16(d)),
+            Data::Bf16(d) => Some(Weights::Bf16(d)),
+            Data::Codes(_) => None,
         }
     }
 }
@@ -203,9 +220,11 @@ pub(crate) trait PanelSource: Sync {
     fn columns(&self) -> usize;
     /// Terms of each dot product.
     fn depth(&self) -> usize;
-    /// Rows `start..start + rows` of panel `panel`, `[rows][32]`: borrowed, or written to `buffer`, which holds as many.
+    /// Rows `start..start + rows` of panel `panel`, `[rows][32]`: borrowed, or written to `buffer`, which holds as many, by
+    /// the kernels of `table`.
     fn rows<'b>(
         &'b self,
+        table: &Table,
         panel: usize,
         start: usize,
         rows: usize,
@@ -237,6 +256,7 @@ impl PanelSource for PanelMatrix<'_> {
 
     fn rows<'b>(
         &'b self,
+        table: &Table,
         panel: usize,
         start: usize,
         rows: usize,
@@ -249,6 +269,7 @@ impl PanelSource for PanelMatrix<'_> {
             Data::F32(d) => return &d[range],
             Data::F16(d) => d[range].convert_to_f32_slice(buffer),
             Data::Bf16(d) => d[range].convert_to_f32_slice(buffer),
+            Data::Codes(c) => c.widen(table, (self.columns, self.depth), (panel, start), buffer),
         }
         buffer
     }
@@ -265,6 +286,7 @@ impl PanelSource for PanelMatrix<'_> {
             Data::F32(d) => fetch(&d[range]),
             Data::F16(d) => fetch(&d[range]),
             Data::Bf16(d) => fetch(&d[range]),
+            Data::Codes(c) => fetch(c.bytes(first + rows.start..first + rows.end)),
         }
     }
 }
@@ -272,6 +294,7 @@ impl PanelSource for PanelMatrix<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::PORTABLE;
 
     /// `[columns][depth]` with the value `100 column + term`.
     fn weights(columns: usize, depth: usize) -> Vec<f32> {
@@ -285,7 +308,7 @@ mod tests {
         let (columns, depth) = (33, 70);
         let weights = weights(columns, depth);
         let packed = PanelMatrix::pack(Weights::F32(&weights), columns, depth).unwrap();
-        let Weights::F32(panels) = packed.panels() else {
+        let Some(Weights::F32(panels)) = packed.panels() else {
             panic!("the storage type is kept")
         };
         assert_eq!(Some(panels.len()), panel_elements(columns, depth));
@@ -313,7 +336,8 @@ mod tests {
             panels.extend(panel);
         }
         let mapped = PanelMatrix::from_panels(Weights::F32(&panels), columns, depth).unwrap();
-        let (Weights::F32(a), Weights::F32(b)) = (whole.panels(), mapped.panels()) else {
+        let (Some(Weights::F32(a)), Some(Weights::F32(b))) = (whole.panels(), mapped.panels())
+        else {
             panic!("the storage type is kept")
         };
         assert_eq!(a, b);
@@ -324,10 +348,13 @@ mod tests {
         let weights = [1.5, -2.0, 0.25, 8.0].map(f16::from_f32);
         let packed = PanelMatrix::pack(Weights::F16(&weights), 2, 2).unwrap();
         let mut buffer = [0.0; 64];
-        assert_eq!(packed.rows(0, 1, 1, &mut buffer)[..3], [-2.0, 8.0, 0.0]);
+        assert_eq!(
+            packed.rows(&PORTABLE, 0, 1, 1, &mut buffer)[..3],
+            [-2.0, 8.0, 0.0]
+        );
         let weights = [1.5, -2.0, 0.25, 8.0].map(bf16::from_f32);
         let packed = PanelMatrix::pack(Weights::Bf16(&weights), 2, 2).unwrap();
-        let rows = packed.rows(0, 0, 2, &mut buffer);
+        let rows = packed.rows(&PORTABLE, 0, 0, 2, &mut buffer);
         assert_eq!(
             (&rows[..2], &rows[32..34]),
             (&[1.5, 0.25][..], &[-2.0, 8.0][..])

@@ -55,6 +55,12 @@ pub fn unary(function: Unary, x: f64) -> f64 {
         Unary::Sqrt => x.sqrt(),
         Unary::Sin => x.sin(),
         Unary::Cos => x.cos(),
+        Unary::Grid { scale, zero_point } => {
+            let zero = f64::from(zero_point);
+            // The quotient is rounded to f32, which decides where it is halfway.
+            let code = f64::from((x as f32 / scale).round_ties_even()) + zero;
+            (code.clamp(0.0, 255.0) - zero) * f64::from(scale)
+        }
     }
 }
 

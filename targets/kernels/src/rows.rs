@@ -52,7 +52,18 @@ pub(crate) fn unary<S: Simd>(s: S, x: &mut [f32], function: Unary) {
         // Of a few numbers per call of a network.
         Unary::Sin => x.iter_mut().for_each(|x| *x = x.sin()),
         Unary::Cos => x.iter_mut().for_each(|x| *x = x.cos()),
+        Unary::Grid { scale, zero_point } => {
+            let (scale, zero) = (s.splat(scale), s.splat(f32::from(zero_point)));
+            for_each_vector!(s, x; |v| s.mul(s.sub(grid_code(s, v, scale, zero), zero), scale))
+        }
     }
+}
+
+/// `round(x / scale) + zero` from 0 to 255; what is no number stays that.
+#[inline(always)]
+pub(crate) fn grid_code<S: Simd>(s: S, x: S::V, scale: S::V, zero: S::V) -> S::V {
+    let code = s.add(s.round(s.div(x, scale)), zero);
+    s.min(s.splat(255.0), s.max(s.splat(0.0), code))
 }
 
 /// `x = x · gelu(gate)`, element by element.

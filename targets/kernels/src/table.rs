@@ -1,5 +1,6 @@
 //! The table of kernels of each instruction set, filled from one generic definition.
 
+use crate::codes::{self, Grid, MAX_PALETTE};
 use crate::rows::{self, SoftmaxState};
 use crate::simd::Simd;
 use crate::simd::portable::Portable;
@@ -28,6 +29,8 @@ pub(crate) struct Table {
     pub layer_norm: unsafe fn(&mut [f32], &[f32], &[f32], f32),
     pub softmax: unsafe fn(&mut [f32]),
     pub softmax_step: unsafe fn(&mut [f32], &mut SoftmaxState) -> f32,
+    pub widen_scaled: unsafe fn(&[u8], usize, &Grid, &mut [f32]),
+    pub widen_looked_up: unsafe fn(&[u8], usize, &[f32; MAX_PALETTE], &mut [f32]),
 }
 
 impl Table {
@@ -104,6 +107,16 @@ macro_rules! table {
                 rows::softmax_step(unsafe { $token }, x, state)
             }
 
+            $(#[$feature])?
+            pub(super) unsafe fn widen_scaled(rows: &[u8], bits: usize, grid: &Grid, out: &mut [f32]) {
+                codes::scaled(rows, bits, grid, out);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn widen_looked_up(rows: &[u8], bits: usize, palette: &[f32; MAX_PALETTE], out: &mut [f32]) {
+                codes::looked_up(unsafe { $token }, rows, bits, palette, out);
+            }
+
             /// `wanted` rows, at most those the registers hold.
             const fn rows_of(wanted: usize) -> usize {
                 if wanted < <$simd>::TILE_ROWS { wanted } else { <$simd>::TILE_ROWS }
@@ -146,6 +159,8 @@ macro_rules! table {
             layer_norm: $module::layer_norm,
             softmax: $module::softmax,
             softmax_step: $module::softmax_step,
+            widen_scaled: $module::widen_scaled,
+            widen_looked_up: $module::widen_looked_up,
         };
     };
 }

@@ -40,6 +40,7 @@ proptest! {
             (Unary::Sqrt, 1e-6),
             (Unary::Sin, 1e-6),
             (Unary::Cos, 1e-6),
+            (Unary::Grid { scale: 0.03125, zero_point: 117 }, 1e-6),
         ] {
             let positive = |x: f32| if function == Unary::Sqrt { x.abs() } else { x };
             let expected: Vec<f32> =

@@ -1,7 +1,7 @@
 //! The numbers that stand for choices in a file: the position in a list that only grows at its end.
 
 use crate::op::{Activation, Binary, Rounding, Unary};
-use crate::types::{Element, Storage};
+use crate::types::Element;
 
 /// A choice that is one byte in a file.
 pub(crate) trait Coded: Copy + PartialEq + 'static {
@@ -25,11 +25,6 @@ pub(crate) trait Coded: Copy + PartialEq + 'static {
 impl Coded for Element {
     const WHAT: &'static str = "element";
     const ALL: &'static [Self] = &[Element::F32, Element::I32];
-}
-
-impl Coded for Storage {
-    const WHAT: &'static str = "storage";
-    const ALL: &'static [Self] = &[Storage::F32, Storage::I32, Storage::Rows, Storage::Panels];
 }
 
 impl Coded for Unary {
@@ -67,6 +62,16 @@ impl Coded for Rounding {
     const ALL: &'static [Self] = &[Rounding::None, Rounding::F16, Rounding::Bf16];
 }
 
+/// Numbers of the storages of weights; `docs/native-format.md` gives what follows those of codes.
+pub(crate) mod storage {
+    pub(crate) const F32: u8 = 0;
+    pub(crate) const I32: u8 = 1;
+    pub(crate) const ROWS: u8 = 2;
+    pub(crate) const PANELS: u8 = 3;
+    pub(crate) const SCALED_CODES: u8 = 4;
+    pub(crate) const PALETTE_CODES: u8 = 5;
+}
+
 /// Numbers of the instructions; `docs/native-format.md` gives the attributes behind each.
 pub(crate) mod op {
     pub(crate) const VIEW: u8 = 1;
@@ -90,4 +95,5 @@ pub(crate) mod op {
     pub(crate) const GROUP_NORM: u8 = 19;
     pub(crate) const LAYER_NORM: u8 = 20;
     pub(crate) const TIMESTEP_EMBEDDING: u8 = 21;
+    pub(crate) const FAKE_QUANTIZE: u8 = 22;
 }

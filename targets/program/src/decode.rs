@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use snapc_format::Stage;
 use snapc_format::wire::{Cursor, Ended};
 
-use crate::codes::{Coded, op};
+use crate::codes::{Coded, op, storage};
 use crate::graph::{Graph, GraphError, Instruction, Operand};
 use crate::op::Op;
 use crate::program::{
     MAX_CONCAT, MAX_INSTRUCTIONS, MAX_NAME, MAX_OPERANDS, MAX_PORTS, MAX_WEIGHTS, Program, VERSION,
     WEIGHT_BIT,
 };
-use crate::types::{Dim, MAX_RANK, Type, Weight};
+use crate::types::{Codebook, Codes, Dim, MAX_RANK, Storage, Type, Weight};
 
 /// Why bytes are not a section that this crate writes.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
@@ -232,7 +232,7 @@ impl<'a> Reader<'a> {
         for _ in 0..self.count("number of weights", MAX_WEIGHTS)? {
             let weight = Weight {
                 name: self.name()?,
-                storage: self.coded()?,
+                storage: self.storage()?,
                 dims: self.sizes()?,
             };
             if !names.insert(weight.name.clone()) {
@@ -251,6 +251,32 @@ impl<'a> Reader<'a> {
             graph.output(name, value).map_err(invalid)?;
         }
         Ok(graph)
+    }
+
+    fn storage(&mut self) -> Result<Storage, DecodeError> {
+        Ok(match self.cursor.u8()? {
+            storage::F32 => Storage::F32,
+            storage::I32 => Storage::I32,
+            storage::ROWS => Storage::Rows,
+            storage::PANELS => Storage::Panels,
+            storage::SCALED_CODES => Storage::Codes(Codes {
+                bits: self.cursor.u8()?,
+                book: Codebook::Scales {
+                    scale: self.cursor.u32()?,
+                    zero_point: match self.bool()? {
+                        true => Some(self.cursor.u32()?),
+                        false => None,
+                    },
+                },
+            }),
+            storage::PALETTE_CODES => Storage::Codes(Codes {
+                bits: self.cursor.u8()?,
+                book: Codebook::Palette {
+                    table: self.cursor.u32()?,
+                },
+            }),
+            code => return Err(self.no("storage", code.into())),
+        })
     }
 
     fn instruction(&mut self) -> Result<Instruction, DecodeError> {
@@ -347,6 +373,10 @@ impl<'a> Reader<'a> {
                 flip_sin_to_cos: self.bool()?,
                 freq_shift: self.f32()?,
                 max_period: self.f32()?,
+            },
+            op::FAKE_QUANTIZE => Op::FakeQuantize {
+                scale: self.f32()?,
+                zero_point: self.cursor.u8()?,
             },
             code => return Err(self.no("instruction", code.into())),
         })

@@ -2,14 +2,14 @@
 
 use snapc_format::wire::{put_u16, put_u32};
 
-use crate::codes::{Coded, op};
+use crate::codes::{Coded, op, storage};
 use crate::graph::{Graph, Instruction, Operand};
 use crate::op::Op;
 use crate::program::{
     MAX_CONCAT, MAX_INSTRUCTIONS, MAX_NAME, MAX_OPERANDS, MAX_PORTS, MAX_WEIGHTS, Program, VERSION,
     WEIGHT_BIT,
 };
-use crate::types::{Dim, Type, Weight};
+use crate::types::{Codebook, Dim, Storage, Type, Weight};
 
 /// Why a program cannot be written.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -125,9 +125,30 @@ fn put_type(out: &mut Vec<u8>, ty: &Type) {
 
 fn put_weight(out: &mut Vec<u8>, weight: &Weight) -> Result<(), EncodeError> {
     put_name(out, &weight.name)?;
-    out.push(weight.storage.code());
+    put_storage(out, weight.storage);
     put_dims(out, weight.dims.iter().map(|&n| Dim::Fixed(n)));
     Ok(())
+}
+
+fn put_storage(out: &mut Vec<u8>, stored: Storage) {
+    match stored {
+        Storage::F32 => out.push(storage::F32),
+        Storage::I32 => out.push(storage::I32),
+        Storage::Rows => out.push(storage::ROWS),
+        Storage::Panels => out.push(storage::PANELS),
+        Storage::Codes(codes) => match codes.book {
+            Codebook::Scales { scale, zero_point } => {
+                out.extend([storage::SCALED_CODES, codes.bits]);
+                put_u32(out, scale);
+                out.push(u8::from(zero_point.is_some()));
+                zero_point.into_iter().for_each(|zero| put_u32(out, zero));
+            }
+            Codebook::Palette { table } => {
+                out.extend([storage::PALETTE_CODES, codes.bits]);
+                put_u32(out, table);
+            }
+        },
+    }
 }
 
 fn put_instruction(out: &mut Vec<u8>, instruction: &Instruction) -> Result<(), EncodeError> {
@@ -254,6 +275,11 @@ fn put_op(out: &mut Vec<u8>, instruction: &Op) {
             out.push(u8::from(*flip_sin_to_cos));
             put_f32(out, *freq_shift);
             put_f32(out, *max_period);
+        }
+        Op::FakeQuantize { scale, zero_point } => {
+            out.push(op::FAKE_QUANTIZE);
+            put_f32(out, *scale);
+            out.push(*zero_point);
         }
     }
 }

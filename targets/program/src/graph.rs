@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::infer::{InferError, OperandType, Operands};
 use crate::op::{Op, Rounding};
-use crate::types::{Dim, Element, Storage, Type, Weight};
+use crate::types::{Codebook, Codes, Dim, Element, Storage, Type, Weight};
 
 /// What an instruction reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +64,14 @@ pub enum GraphError {
         name: String,
         /// What was given.
         ty: String,
+    },
+    /// Codes that do not go with what they stand for.
+    #[error("weight '{name}': {problem}")]
+    Codes {
+        /// The weight.
+        name: String,
+        /// What is wrong.
+        problem: &'static str,
     },
     /// Two inputs, outputs or weights of one name, or an input after an instruction.
     #[error("'{name}' is there twice, or comes too late")]
@@ -150,7 +158,7 @@ impl Graph {
     /// Declares a weight. The caller sees to it that no name is declared twice.
     ///
     /// # Errors
-    /// When the dimensions are none.
+    /// When the dimensions are none, or those of codes do not go with what they stand for.
     pub fn weight(&mut self, weight: Weight) -> Result<Operand, GraphError> {
         let dims: Vec<Dim> = weight.dims.iter().map(|&n| Dim::Fixed(n)).collect();
         let element = match weight.storage {
@@ -159,7 +167,7 @@ impl Graph {
         };
         let ty = Type { element, dims };
         let ranked = match weight.storage {
-            Storage::Panels => matches!(weight.dims.len(), 2 | 4),
+            Storage::Panels | Storage::Codes(_) => matches!(weight.dims.len(), 2 | 4),
             Storage::Rows => !weight.dims.is_empty(),
             Storage::F32 | Storage::I32 => true,
         };
@@ -167,10 +175,62 @@ impl Graph {
             let (name, ty) = (weight.name, ty.to_string());
             return Err(GraphError::Type { name, ty });
         }
+        if let Storage::Codes(codes) = weight.storage {
+            if let Err(problem) = self.check_codes(codes, &weight.dims) {
+                let name = weight.name;
+                return Err(GraphError::Codes { name, problem });
+            }
+        }
         let is_value = matches!(weight.storage, Storage::F32 | Storage::I32);
         self.weight_types.push(is_value.then_some(ty));
         self.weights.push(weight);
         Ok(Operand::Weight(index(self.weights.len() - 1)))
+    }
+
+    /// Compares codes of dimensions `dims`, two or four, with the weights that they refer to.
+    fn check_codes(&self, codes: Codes, dims: &[u32]) -> Result<(), &'static str> {
+        let declared = |number: u32| {
+            let weight = self.weights.get(number as usize);
+            weight.ok_or("refers to a weight that is not declared before it")
+        };
+        let columns = dims.first().copied().unwrap_or(0);
+        match codes.book {
+            Codebook::Scales { scale, zero_point } => {
+                if !matches!(codes.bits, 4 | 8) {
+                    return Err("codes with a scale have 4 or 8 bits");
+                }
+                let scale = declared(scale)?;
+                let blocks = match scale.dims[..] {
+                    [c, blocks] if c == columns && scale.storage == Storage::Panels => blocks,
+                    _ => return Err("scales are a weight in panels, [columns, blocks]"),
+                };
+                if !dims.last().is_some_and(|n| n.is_multiple_of(blocks)) {
+                    return Err("the blocks do not divide the input channels");
+                }
+                let zero_point = zero_point.map(declared).transpose()?;
+                let fits = |w: &Weight| w.storage == Storage::Panels && w.dims == scale.dims;
+                match zero_point.is_none_or(fits) {
+                    true => Ok(()),
+                    false => Err("zero points are a weight like the scales"),
+                }
+            }
+            Codebook::Palette { table } => {
+                if !matches!(codes.bits, 1 | 2 | 3 | 4 | 6 | 8) {
+                    return Err("codes of a palette have 1, 2, 3, 4, 6 or 8 bits");
+                }
+                let table = declared(table)?;
+                match table.dims[..] {
+                    [groups, entries]
+                        if table.storage == Storage::F32
+                            && entries == 1 << codes.bits
+                            && columns.is_multiple_of(groups) =>
+                    {
+                        Ok(())
+                    }
+                    _ => Err("palettes are a weight of f32, [groups of columns, 2^bits]"),
+                }
+            }
+        }
     }
 
     /// Appends an instruction and gives its value.

@@ -86,7 +86,11 @@ impl<'a> Operands<'a> {
 
     fn panels(&self, operand: usize, rank: usize) -> Result<&'a [u32], InferError> {
         match self.0[operand] {
-            OperandType::Weight(Storage::Panels, dims) if dims.len() == rank => Ok(dims),
+            OperandType::Weight(Storage::Panels | Storage::Codes(_), dims)
+                if dims.len() == rank =>
+            {
+                Ok(dims)
+            }
             _ => Err(self.unfit(operand, format!("a weight in panels of {rank} dimensions"))),
         }
     }
@@ -175,6 +179,14 @@ impl Op {
             }
             Op::Unary(_) => {
                 operands.arity(1)?;
+                Ok(Type::f32(operands.float(0)?))
+            }
+            Op::FakeQuantize { scale, .. } => {
+                operands.arity(1)?;
+                if !(*scale > 0.0 && scale.is_finite()) {
+                    let problem = format!("is {scale}, must be positive and finite");
+                    return Err(attribute("scale", problem));
+                }
                 Ok(Type::f32(operands.float(0)?))
             }
             Op::Binary(_) => {

@@ -28,4 +28,4 @@ pub use op::{Activation, Binary, Op, Rounding, Unary};
 pub use plan::{Plan, PlanError, plan};
 pub use program::Program;
 pub use sections::{ScheduleData, TokenizerData};
-pub use types::{Dim, Element, MAX_RANK, Storage, Type, Weight};
+pub use types::{Codebook, Codes, Dim, Element, MAX_RANK, Storage, Type, Weight};

@@ -213,6 +213,14 @@ pub enum Op {
         /// Period of the slowest sinusoid in turns of 2π.
         max_period: f32,
     },
+    /// `(x)` → `scale · (q - zero_point)` with `q = round(x / scale) + zero_point` from 0 to 255, halves to even. An engine
+    /// may compute products that read such a value with integers.
+    FakeQuantize {
+        /// Distance of two values; positive and finite.
+        scale: f32,
+        /// What stands for zero.
+        zero_point: u8,
+    },
 }
 
 impl Op {
@@ -240,6 +248,7 @@ impl Op {
             Op::GroupNorm { .. } => "group_norm",
             Op::LayerNorm { .. } => "layer_norm",
             Op::TimestepEmbedding { .. } => "timestep_embedding",
+            Op::FakeQuantize { .. } => "fake_quantize",
         }
     }
 }

@@ -170,7 +170,12 @@ fn overwritten(
 ) -> Option<usize> {
     let writes_over = matches!(
         instruction.op,
-        Op::Unary(_) | Op::Binary(_) | Op::Softmax | Op::GroupNorm { .. } | Op::LayerNorm { .. }
+        Op::Unary(_)
+            | Op::Binary(_)
+            | Op::FakeQuantize { .. }
+            | Op::Softmax
+            | Op::GroupNorm { .. }
+            | Op::LayerNorm { .. }
     );
     let (Operand::Value(x), others) = instruction.operands.split_first()? else {
         return None;

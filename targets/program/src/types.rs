@@ -113,6 +113,51 @@ pub enum Storage {
     /// Panels of f32, f16 or bf16, read by [`crate::Op::Linear`] and [`crate::Op::Conv2d`] only. The first dimension counts
     /// the columns of the product, the others its depth: `[Cout, Cin]` or `[Cout, KH, KW, Cin]`.
     Panels,
+    /// Panels of codes of few bits, read as [`Storage::Panels`] are. The tensor in the container holds the packed rows of the
+    /// panels, [`Codes::packed_dims`].
+    Codes(Codes),
+}
+
+/// Codes that stand for the elements of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Codes {
+    /// Bits of a code: 4 or 8 with a scale, 1, 2, 3, 4, 6 or 8 with a palette.
+    pub bits: u8,
+    /// What they stand for, in other weights that are declared before this one.
+    pub book: Codebook,
+}
+
+/// What codes stand for. Weights are given by their number in the graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Codebook {
+    /// `scale · (code - zero_point)` with signed codes. Both are weights in [`Storage::Panels`] of dimensions
+    /// `[Cout, blocks]`. Along the depth, a block is `Cin / blocks` input channels, the same for every pixel of a kernel.
+    Scales {
+        /// One factor per column and block.
+        scale: u32,
+        /// One code per column and block; all zero when absent.
+        zero_point: Option<u32>,
+    },
+    /// `table[group][code]` with unsigned codes: a weight in [`Storage::F32`] of dimensions `[groups, 2^bits]`, for groups of
+    /// `Cout / groups` columns.
+    Palette {
+        /// The tables.
+        table: u32,
+    },
+}
+
+impl Codes {
+    /// Columns of a panel.
+    const PANEL_WIDTH: u64 = 32;
+
+    /// Dimensions of the tensor of bytes in the container for a weight of dimensions `dims`: `[⌈Cout / 32⌉, depth, 4 · bits]`.
+    pub fn packed_dims(&self, dims: &[u32]) -> [u64; 3] {
+        let (columns, depth) = dims.split_first().unwrap_or((&0, &[]));
+        // The elements of a weight in a graph were counted in 64 bits.
+        let depth = depth.iter().fold(1u64, |n, &d| n.saturating_mul(d.into()));
+        let panels = u64::from(*columns).div_ceil(Self::PANEL_WIDTH);
+        [panels, depth, 4 * u64::from(self.bits)]
+    }
 }
 
 /// A tensor of the container that a graph reads.

@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use snapc_format::Stage;
 use snapc_pipeline::{BetaSchedule, PredictionType, SchedulerConfig, TimestepSpacing};
 use snapc_program::{
-    DecodeError, Dim, Graph, GraphError, Instruction, Op, Operand, Program, Rounding, ScheduleData,
-    Storage, TokenizerData, Type, Unary, Weight,
+    Codebook, Codes, DecodeError, Dim, Graph, GraphError, Instruction, Op, Operand, Program,
+    Rounding, ScheduleData, Storage, TokenizerData, Type, Unary, Weight,
 };
-use support::{every_op, push};
+use support::{coded_weights, every_op, push};
 
 fn program() -> Program {
     let mut program = Program::new();
@@ -58,6 +58,77 @@ fn the_bytes_are_those_of_the_document() {
         &[1, 0, 0, 0, 1, 0, b'y', 1, 0, 0, 0],
     ];
     assert_eq!(program.encode().unwrap(), expected.concat());
+}
+
+/// A weight of codes byte by byte, as `docs/native-format.md` has it.
+#[test]
+fn the_bytes_of_codes_are_those_of_the_document() {
+    let mut graph = Graph::new();
+    coded_weights(&mut graph);
+    let mut program = Program::new();
+    program.insert(Stage::Unet, graph);
+    let bytes = program.encode().unwrap();
+    let dims = [2, 8, 0, 0, 0, 8, 0, 0, 0];
+    let int8 = [&b"\x06\0codes8"[..], &[4, 8, 0, 0, 0, 0, 0], &dims];
+    let int4 = [
+        &b"\x06\0codes4"[..],
+        &[4, 4, 1, 0, 0, 0, 1, 2, 0, 0, 0],
+        &dims,
+    ];
+    let palette = [&b"\x06\0codes6"[..], &[5, 6, 3, 0, 0, 0], &dims];
+    let expected = [int8.concat(), int4.concat(), palette.concat()].concat();
+    assert!(bytes.windows(expected.len()).any(|w| w == expected));
+    assert_eq!(Program::decode(&bytes), Ok(program));
+}
+
+#[test]
+fn codes_go_with_what_they_stand_for() {
+    let scales = |bits, scale, zero_point| Codes {
+        bits,
+        book: Codebook::Scales { scale, zero_point },
+    };
+    let palette = |bits, table| Codes {
+        bits,
+        book: Codebook::Palette { table },
+    };
+    // Weights 0 to 3: scales of one and of two blocks, zero points, palettes of 6 bits for two groups.
+    let problem = |codes, dims: &[u32]| {
+        let mut graph = Graph::new();
+        coded_weights(&mut graph);
+        let (name, dims) = ("w".to_owned(), dims.to_vec());
+        let storage = Storage::Codes(codes);
+        let weight = Weight {
+            name,
+            storage,
+            dims,
+        };
+        graph.weight(weight).err().map(|error| error.to_string())
+    };
+    for (codes, dims) in [
+        (scales(8, 0, None), &[8, 5][..]),
+        (scales(4, 1, None), &[8, 3, 3, 6]),
+        (scales(4, 1, Some(2)), &[8, 6]),
+        (palette(6, 3), &[6, 7]),
+    ] {
+        assert_eq!(problem(codes, dims), None, "{codes:?}");
+    }
+    for (codes, dims, word) in [
+        (scales(6, 0, None), &[8, 8][..], "4 or 8 bits"),
+        (scales(8, 9, None), &[8, 8], "not declared"),
+        (scales(8, 3, None), &[8, 8], "scales are"),
+        (scales(8, 0, None), &[9, 8], "scales are"),
+        (scales(8, 1, None), &[8, 2, 2, 3], "do not divide"),
+        (scales(8, 0, Some(2)), &[8, 8], "zero points"),
+        (scales(8, 0, Some(7)), &[8, 8], "not declared"),
+        (scales(8, 0, None), &[8], "no valid type"),
+        (palette(5, 3), &[8, 8], "1, 2, 3, 4, 6 or 8 bits"),
+        (palette(4, 3), &[8, 8], "palettes are"),
+        (palette(6, 3), &[7, 8], "palettes are"),
+        (palette(6, 0), &[8, 8], "palettes are"),
+    ] {
+        let problem = problem(codes, dims).unwrap_or_default();
+        assert!(problem.contains(word), "{codes:?}: {problem}");
+    }
 }
 
 /// Whatever decodes is well typed, so it can be written again.

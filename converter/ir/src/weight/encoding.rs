@@ -358,6 +358,30 @@ pub(super) fn pack(codes: &[u8], bits: u32) -> Vec<u8> {
     packed
 }
 
+/// Codes of a row that [`pack_rows`] packs.
+pub(super) const ROW: usize = 32;
+
+/// Rows of 32 codes, one per byte, in planes of 8, 4, 2 and 1 bits: see [`super::LazyTensor::pack_rows`].
+pub(super) fn pack_rows(codes: &[u8], bits: u32) -> Vec<u8> {
+    let planes = [8, 4, 2, 1].into_iter().filter(|plane| bits & plane != 0);
+    let mut packed = Vec::with_capacity(codes.len() / 8 * bits as usize);
+    for row in codes.as_chunks::<ROW>().0 {
+        let mut below = 0;
+        for plane in planes.clone() {
+            let (bytes, mask) = (4 * plane as usize, 0xff >> (8 - plane));
+            for i in 0..bytes {
+                let codes = row[i..].iter().step_by(bytes).rev();
+                let byte = codes.fold(0u32, |byte, &code| {
+                    byte << plane | u32::from(code) >> below & mask
+                });
+                packed.push(byte as u8);
+            }
+            below += plane;
+        }
+    }
+    packed
+}
+
 /// The first `count` codes of packed ones, one per byte; signed ones keep their sign.
 pub(super) fn unpack(packed: &[u8], bits: u32, signed: bool, count: usize) -> Vec<u8> {
     let mask = (1u32 << bits) - 1;
@@ -502,6 +526,24 @@ mod tests {
             assert_eq!(unpack(&packed, bits, false, 77), codes, "{bits}");
         }
         assert_eq!(unpack(&[0x7f, 0x08], 4, true, 3), [0xff, 0x07, 0xf8]);
+    }
+
+    #[test]
+    fn rows_are_packed_in_planes() {
+        let codes: [u8; 32] = std::array::from_fn(|i| i as u8);
+        assert_eq!(pack_rows(&codes, 8), codes);
+        // The lowest four bits of columns 0 and 16, 1 and 17, up to 15 and 31.
+        let four: Vec<u8> = (0..16).map(|i| i << 4 | i).collect();
+        assert_eq!(pack_rows(&codes, 4), four);
+        // Columns 0, 8, 16 and 24 have 0, 0, 1 and 1 in the bits above.
+        let six = [&four[..], &[0b0101_0000; 8]].concat();
+        assert_eq!(pack_rows(&codes, 6), six);
+        // Columns 0, 4, 8 and so on are even, and their second bit is not set; that of 2, 6, 10 is.
+        assert_eq!(pack_rows(&codes, 1), [0, 0xff, 0, 0xff]);
+        let two = [0, 0x55, 0xaa, 0xff, 0, 0x55, 0xaa, 0xff];
+        assert_eq!(pack_rows(&codes, 2), two);
+        // Bit 2 is set in columns 4 to 7, 12 to 15 and so on: every second one of 0, 4, 8 and so on.
+        assert_eq!(pack_rows(&codes, 3), [&two[..], &[0xaa; 4]].concat());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use bytemuck::Pod;
 
 use self::cast::{cast_bytes, pods, scale_bytes};
 pub use self::encoding::{Codebook, Encoding, EncodingError};
-use self::encoding::{Part, pack, unpack};
+use self::encoding::{Part, ROW, pack, pack_rows, unpack};
 use self::movement::{panel_bytes, permute_bytes, select_bytes, slice_bytes};
 use crate::types::DType;
 
@@ -95,6 +95,8 @@ pub enum Transform {
     Dequantize(Arc<Encoding>, DType),
     /// Codes, one per byte, to `bits` bits each without gaps, least significant bits first.
     Pack(u32),
+    /// Rows of 32 codes, one per byte, to `4 · bits` bytes each, as kernels widen them: see [`LazyTensor::pack_rows`].
+    PackRows(u32),
     /// The reverse of `Pack`, to codes of a tensor of these dimensions.
     Unpack {
         /// Bits of a code.
@@ -496,6 +498,23 @@ impl LazyTensor {
         self
     }
 
+    /// Rows of 32 codes of `bits` bits, one per byte, to `4 · bits` bytes each: a plane after the other for 8, 4, 2 and 1 of
+    /// the bits, as far as they add up to `bits`, the lowest bits first. A plane of `p` bits has `4p` bytes; byte `i` holds
+    /// codes `i`, `i + 4p`, `i + 8p` and so on from its lowest bits on. Unlike [`LazyTensor::pack`], which mixes rows, it is
+    /// made piece by piece.
+    ///
+    /// # Panics
+    /// When the elements are not single bytes, the last of two or more dimensions is not 32, or `bits` is not 1 to 8.
+    pub fn pack_rows(mut self, bits: u32) -> Self {
+        assert!(self.dtype.size() == 1 && (1..=8).contains(&bits));
+        let (row, lead) = self.shape.split_last_mut().expect("rows have a dimension");
+        assert!(*row == ROW && !lead.is_empty(), "rows of {row} codes");
+        *row = 4 * bits as usize;
+        self.dtype = DType::U8;
+        self.transforms.push(Transform::PackRows(bits));
+        self
+    }
+
     /// The reverse of [`LazyTensor::pack`]: codes of `bits` bits, signed when `dtype` is `I8`, one per byte.
     ///
     /// # Panics
@@ -558,7 +577,7 @@ impl LazyTensor {
         let mut block = 1;
         for (i, t) in self.transforms.iter().enumerate() {
             match t {
-                Transform::Cast(_) => {}
+                Transform::Cast(_) | Transform::PackRows(_) => {}
                 Transform::Quantize(_) | Transform::Dequantize(..) if block == 1 => {}
                 Transform::Scale { axis, .. } if block == 1 || *axis > 0 => {}
                 Transform::Select { axis, .. } if *axis > 0 => {}
@@ -650,6 +669,13 @@ impl LazyTensor {
                     bytes = Cow::Owned(pack(&bytes, *bits));
                     dtype = DType::U8;
                     shape = vec![bytes.len()];
+                }
+                Transform::PackRows(bits) => {
+                    bytes = Cow::Owned(pack_rows(&bytes, *bits));
+                    dtype = DType::U8;
+                    if let Some(row) = shape.last_mut() {
+                        *row = 4 * *bits as usize;
+                    }
                 }
                 Transform::Unpack {
                     bits,
@@ -871,6 +897,21 @@ mod tests {
         let t = counting(&[3, 2]).panels(2);
         assert_eq!(t.shape(), [2, 2, 2]);
         assert_eq!(t.to_f32().unwrap(), [0., 2., 1., 3., 4., 0., 5., 0.]);
+    }
+
+    #[test]
+    fn packed_rows_are_made_piece_by_piece() {
+        let weight = counting(&[75, 700, 3, 3]).cast(DType::BF16);
+        let scale = (0..75).map(|i| 4000.0 + i as f32).collect();
+        let encoding = Encoding::affine(4, &[75, 1, 1, 1], scale, Vec::new()).unwrap();
+        let codes = weight.encode(Arc::new(encoding)).codes().unwrap();
+        let rows = codes.permute(&[0, 2, 3, 1]).panels(32).pack_rows(4);
+        assert_eq!(
+            (rows.shape(), rows.dtype()),
+            (&[3, 6300, 16][..], DType::U8)
+        );
+        assert_eq!(rows.row_block(), Some(32));
+        assert!(streamed(&rows) == *rows.bytes().unwrap());
     }
 
     #[test]

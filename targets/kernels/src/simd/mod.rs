@@ -62,6 +62,16 @@ pub(crate) trait Simd: Copy {
     /// The lanes, for reductions.
     fn to_lanes(self, v: Self::V) -> [f32; MAX_LANES];
 
+    /// `palette[code]` of `LANES` codes, which are below `2^BITS`. Panics when there are fewer.
+    #[inline(always)]
+    fn look_up<const BITS: usize>(self, palette: &[f32; 256], codes: &[u8]) -> Self::V {
+        let mut lanes = [0.0; MAX_LANES];
+        for (x, code) in lanes.iter_mut().zip(&codes[..Self::LANES]) {
+            *x = palette[usize::from(*code)];
+        }
+        self.load(&lanes)
+    }
+
     /// Up to `LANES` elements, the missing lanes filled with `fill`.
     #[inline(always)]
     fn load_partial(self, x: &[f32], fill: f32) -> Self::V {

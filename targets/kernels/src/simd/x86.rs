@@ -171,6 +171,28 @@ impl Simd for Avx2 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
     }
+
+    #[inline(always)]
+    fn look_up<const BITS: usize>(self, palette: &[f32; 256], codes: &[u8]) -> __m256 {
+        let codes = codes[..8].as_ptr();
+        // SAFETY: `self` proves the instructions; there are eight codes, and every code has its entry.
+        unsafe {
+            let indices = _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.cast()));
+            match BITS {
+                1..=3 => _mm256_permutevar8x32_ps(_mm256_loadu_ps(palette.as_ptr()), indices),
+                4 => {
+                    let low = _mm256_loadu_ps(palette.as_ptr());
+                    let high = _mm256_loadu_ps(palette.as_ptr().add(8));
+                    let low = _mm256_permutevar8x32_ps(low, indices);
+                    let high = _mm256_permutevar8x32_ps(high, indices);
+                    // The fourth bit, moved to where the sign is.
+                    let upper = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(indices));
+                    _mm256_blendv_ps(low, high, upper)
+                }
+                _ => _mm256_i32gather_ps::<4>(palette.as_ptr(), indices),
+            }
+        }
+    }
 }
 
 impl Simd for Avx512 {
@@ -224,5 +246,25 @@ impl Simd for Avx512 {
     fn select_lt(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes) }
+    }
+
+    #[inline(always)]
+    fn look_up<const BITS: usize>(self, palette: &[f32; 256], codes: &[u8]) -> __m512 {
+        let codes = codes[..16].as_ptr();
+        // SAFETY: `self` proves the instructions; there are sixteen codes, and every code has its entry.
+        unsafe {
+            let indices = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()));
+            let part = |i: usize| _mm512_loadu_ps(palette.as_ptr().add(16 * i));
+            match BITS {
+                1..=4 => _mm512_permutexvar_ps(indices, part(0)),
+                6 => {
+                    let low = _mm512_permutex2var_ps(part(0), indices, part(1));
+                    let high = _mm512_permutex2var_ps(part(2), indices, part(3));
+                    let upper = _mm512_test_epi32_mask(indices, _mm512_set1_epi32(32));
+                    _mm512_mask_blend_ps(upper, low, high)
+                }
+                _ => _mm512_i32gather_ps::<4>(indices, palette.as_ptr()),
+            }
+        }
     }
 }

@@ -137,8 +137,8 @@ pub enum WeightFault {
     /// The table has another shape.
     #[error("the program reads shape {expected:?}, the tensor table has {found:?}")]
     Shape {
-        /// Shape in the program.
-        expected: Vec<u32>,
+        /// Shape that the program asks for.
+        expected: Vec<u64>,
         /// Shape in the table.
         found: Vec<u64>,
     },

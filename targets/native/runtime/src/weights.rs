@@ -23,20 +23,19 @@ pub(crate) fn locate(
 ) -> Result<Location, WeightFault> {
     let view = container.tensor(stage, &weight.name);
     let view = view.map_err(|_| WeightFault::Missing)?;
-    if !view
-        .shape()
-        .iter()
-        .copied()
-        .eq(weight.dims.iter().map(|&n| u64::from(n)))
-    {
+    let expected: Vec<u64> = match weight.storage {
+        Storage::Codes(codes) => codes.packed_dims(&weight.dims).to_vec(),
+        _ => weight.dims.iter().map(|&n| n.into()).collect(),
+    };
+    if view.shape() != expected {
         return Err(WeightFault::Shape {
-            expected: weight.dims.clone(),
+            expected,
             found: view.shape().to_vec(),
         });
     }
     let layout = match weight.storage {
         Storage::Panels => LayoutId::PANELS,
-        Storage::F32 | Storage::I32 | Storage::Rows => LayoutId::CANONICAL,
+        Storage::F32 | Storage::I32 | Storage::Rows | Storage::Codes(_) => LayoutId::CANONICAL,
     };
     let found = view.packed(layout);
     let (variant, data) = found.ok_or(WeightFault::Layout { layout })?;
@@ -47,6 +46,7 @@ pub(crate) fn locate(
         Storage::Rows | Storage::Panels => {
             matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
         }
+        Storage::Codes(_) => dtype == DType::U8,
     };
     if !readable {
         return Err(WeightFault::DType { dtype, storage });
@@ -75,7 +75,8 @@ pub(crate) fn locate(
 }
 
 impl Location {
-    fn bytes<'a>(&self, segments: &[&'a [u8]]) -> &'a [u8] {
+    /// The bytes: those of the elements, or the packed rows of codes.
+    pub(crate) fn bytes<'a>(&self, segments: &[&'a [u8]]) -> &'a [u8] {
         &segments[self.part][self.start..self.end]
     }
 

@@ -1,8 +1,8 @@
 //! A graph with one instruction of every kind.
 
 use snapc_program::{
-    Activation, Binary, Dim, Element, Graph, Instruction, Op, Operand, Rounding, Storage, Type,
-    Unary, Weight,
+    Activation, Binary, Codebook, Codes, Dim, Element, Graph, Instruction, Op, Operand, Rounding,
+    Storage, Type, Unary, Weight,
 };
 
 /// Appends an instruction and gives its value.
@@ -27,6 +27,43 @@ pub fn weight(graph: &mut Graph, name: &str, storage: Storage, dims: &[u32]) -> 
     graph.weight(weight).expect("the weight has a type")
 }
 
+/// Weights `[8, 8]` of codes: int8 with a scale per column, int4 with two blocks and zero points, and two palettes of 6 bits.
+pub fn coded_weights(g: &mut Graph) -> [Operand; 3] {
+    let number = |weight| match weight {
+        Operand::Weight(number) => number,
+        Operand::Value(_) => panic!("a weight was declared"),
+    };
+    let scale = number(weight(g, "int8.scale", Storage::Panels, &[8, 1]));
+    let blocks = number(weight(g, "int4.scale", Storage::Panels, &[8, 2]));
+    let zero_point = number(weight(g, "int4.zero_point", Storage::Panels, &[8, 2]));
+    let table = number(weight(g, "palette", Storage::F32, &[2, 64]));
+    let books = [
+        (
+            8,
+            Codebook::Scales {
+                scale,
+                zero_point: None,
+            },
+        ),
+        (
+            4,
+            Codebook::Scales {
+                scale: blocks,
+                zero_point: Some(zero_point),
+            },
+        ),
+        (6, Codebook::Palette { table }),
+    ];
+    books.map(|(bits, book)| {
+        weight(
+            g,
+            &format!("codes{bits}"),
+            Storage::Codes(Codes { bits, book }),
+            &[8, 8],
+        )
+    })
+}
+
 /// Inputs `image` `f32[N,4,4,8]`, `ids` `i32[N,3]` and `t` `f32[N]`, and every instruction once or more.
 pub fn every_op() -> Graph {
     let fixed = Dim::Fixed;
@@ -45,6 +82,7 @@ pub fn every_op() -> Graph {
     let vector = weight(g, "vector", Storage::F32, &[8]);
     let rows = weight(g, "embedding.weight", Storage::Rows, &[10, 8]);
     let end = weight(g, "end", Storage::I32, &[]);
+    let coded = coded_weights(g);
     let conv = Op::Conv2d {
         strides: [1, 2],
         pads: [1, 0, 1, 2],
@@ -133,6 +171,19 @@ pub fn every_op() -> Graph {
         max_period: 10_000.0,
     };
     push(g, time, &[t]);
+    let grid = Op::FakeQuantize {
+        scale: 0.25,
+        zero_point: 255,
+    };
+    let mut x = push(g, grid, &[layer_norm]);
+    for weight in coded {
+        let linear = Op::Linear {
+            bias: false,
+            activation: Activation::None,
+            residual: false,
+        };
+        x = push(g, linear, &[x, weight]);
+    }
     let Operand::Value(value) = add else {
         panic!("an instruction gives a value")
     };

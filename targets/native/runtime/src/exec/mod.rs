@@ -89,6 +89,9 @@ pub(crate) fn run(call: &Call<'_>, out: &mut [f32]) -> Result<(), KernelError> {
             };
             embedding::timestep_embedding(call, &shape, out)
         }
+        Op::FakeQuantize { scale, zero_point } => {
+            elementwise::fake_quantize(call, *scale, *zero_point, out)
+        }
     }
 }
 
@@ -137,8 +140,13 @@ impl<'a> Call<'a> {
     fn weight(&self, operand: usize) -> Option<Weights<'a>> {
         match self.instruction.operands[operand] {
             Operand::Value(_) => None,
-            Operand::Weight(w) => Some(self.graph.weights[w as usize].floats(self.segments)),
+            Operand::Weight(w) => Some(self.floats(w)),
         }
+    }
+
+    /// The data of the weight with this number, which is one of floats.
+    fn floats(&self, weight: u32) -> Weights<'a> {
+        self.graph.weights[weight as usize].floats(self.segments)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Products of matrices, and what follows them.
 
-use snapc_kernels::{Conv2d, Epilogue, KernelError, Matmul, PanelMatrix};
-use snapc_program::Activation;
+use snapc_kernels::{Codebook, Codes, Conv2d, Epilogue, KernelError, Matmul, PanelMatrix};
+use snapc_program::{Activation, Operand, Storage};
 
 use super::elementwise::activation;
 use super::{Call, broadcast, for_each_offset};
@@ -19,9 +19,43 @@ fn epilogue<'a>(call: &Call<'a>, (bias, function, residual): Finish) -> Epilogue
 
 /// The weight of a product, `[columns, depth…]`.
 fn panels<'a>(call: &Call<'a>) -> Result<PanelMatrix<'a>, KernelError> {
-    let data = call.weight(1).expect("inference asks for a weight");
+    let Operand::Weight(number) = call.instruction.operands[1] else {
+        unreachable!("inference asks for a weight");
+    };
     let dims = call.dims_of(1);
-    PanelMatrix::from_panels(data, dims[0], dims[1..].iter().product())
+    let (columns, depth) = (dims[0], dims[1..].iter().product());
+    match call.graph.graph.weights()[number as usize].storage {
+        Storage::Codes(codes) => {
+            PanelMatrix::from_codes(packed(call, number, codes), columns, depth)
+        }
+        _ => PanelMatrix::from_panels(call.floats(number), columns, depth),
+    }
+}
+
+/// Codes with what they stand for.
+fn packed<'a>(call: &Call<'a>, number: u32, codes: snapc_program::Codes) -> Codes<'a> {
+    let dims = |weight: u32| &call.graph.weight_dims[weight as usize];
+    let book = match codes.book {
+        snapc_program::Codebook::Scales { scale, zero_point } => {
+            let blocks = dims(scale)[1];
+            let channels = dims(number).last().expect("a product has a depth");
+            Codebook::Scales {
+                scale: call.floats(scale),
+                zero_point: zero_point.map(|zero| call.floats(zero)),
+                blocks,
+                block_rows: channels / blocks,
+            }
+        }
+        snapc_program::Codebook::Palette { table } => Codebook::Palette {
+            table: call.graph.weights[table as usize].words(call.segments),
+            groups: dims(table)[0],
+        },
+    };
+    Codes {
+        bits: codes.bits.into(),
+        rows: call.graph.weights[number as usize].bytes(call.segments),
+        book,
+    }
 }
 
 pub(super) fn linear(call: &Call<'_>, finish: Finish, out: &mut [f32]) -> Result<(), KernelError> {

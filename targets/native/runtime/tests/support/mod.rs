@@ -103,7 +103,7 @@ impl Model {
                 let (columns, depth) = (tensor.shape[0], tensor.shape[1..].iter().product());
                 let packed = PanelMatrix::pack(Weights::F32(floats), columns, depth);
                 match packed.expect("the elements of the shape").panels() {
-                    Weights::F32(panels) => float_bytes(panels, dtype),
+                    Some(Weights::F32(panels)) => float_bytes(panels, dtype),
                     _ => panic!("packing keeps the type"),
                 }
             }
