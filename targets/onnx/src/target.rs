@@ -55,7 +55,7 @@ impl Target for OnnxTarget {
         if options.attention == AttentionForm::Sdpa {
             return Err(TargetError::Option {
                 option: "--attention",
-                reason: "opset 17 has no attention operator; choose auto or decomposed".to_owned(),
+                reason: "ONNX has an attention operator since opset 23 only; choose auto or decomposed".to_owned(),
             });
         }
         Ok(program)
@@ -81,7 +81,7 @@ impl Target for OnnxTarget {
         let graphs = program.graphs.iter().map(|graph| {
             graph_bytes(graph).unwrap_or_else(|| {
                 let weights = graph.weights().iter();
-                weights.map(|w| w.tensor.byte_len() as u64).sum()
+                weights.map(|w| w.tensor.stored_bytes_len() as u64).sum()
             })
         });
         let companions = companion::files(&program.pipeline).unwrap_or_default();

@@ -28,9 +28,9 @@ pub enum Codebook {
 /// one group per output channel of a convolution, `[Cout, Cin/32]` blocks of 32 in a linear layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoding {
-    bits: u32,
-    groups: Vec<usize>,
-    codebook: Codebook,
+    pub(super) bits: u32,
+    pub(super) groups: Vec<usize>,
+    pub(super) codebook: Codebook,
 }
 
 /// An encoding whose parts do not fit each other.

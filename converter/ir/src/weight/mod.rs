@@ -4,6 +4,7 @@ mod beside;
 mod cast;
 mod encoding;
 mod movement;
+mod regroup;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -182,6 +183,11 @@ impl LazyTensor {
     /// An owned tensor of bytes, such as packed codes.
     pub fn from_u8(shape: &[usize], data: &[u8]) -> Self {
         LazyTensor::from_pod(DType::U8, shape, data)
+    }
+
+    /// An owned tensor of signed bytes, such as zero points.
+    pub fn from_i8(shape: &[usize], data: &[i8]) -> Self {
+        LazyTensor::from_pod(DType::I8, shape, data)
     }
 
     /// Tensors of one type, one after the other along the first dimension, in which only they may differ.

@@ -75,5 +75,5 @@ fn transposed(matcher: &Matcher<'_>, matrix: ValueId, rebuild: &mut Rebuild<'_>)
         .expect("the pattern has a constant matrix");
     rebuild
         .graph
-        .parameter(name, tensor.clone().permute(&[1, 0]))
+        .parameter(name, tensor.clone().permute_codes(&[1, 0]))
 }
