@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod compressed;
 mod emit;
 mod interface;
 mod level;
@@ -28,12 +29,13 @@ pub mod verify;
 
 use std::path::Path;
 
-use snapc_ir::{DType, Graph, Op, Program};
+use snapc_ir::{Graph, Op, Program, Weight};
 use snapc_target::{
     AttentionForm, Capabilities, EmitOptions, Emitted, Finding, Progress, Target, TargetError,
     VerifiedProgram,
 };
 
+use compressed::Stored;
 pub use level::Level;
 pub use read::{ReadError, read};
 
@@ -60,11 +62,17 @@ fn is_native_with_attention(op: &Op) -> bool {
 }
 
 /// Size of a graph's weight file, but for the few constants that lowering adds.
-fn planned_weight_bytes(graph: &Graph) -> u64 {
+fn planned_weight_bytes(graph: &Graph, level: Level) -> u64 {
     let mut file = blob::WeightFile::default();
-    for weight in graph.weights() {
-        if matches!(weight.tensor.dtype(), DType::F16 | DType::F32) {
-            file.add(&weight.name, &weight.tensor);
+    for Weight { name, tensor, .. } in graph.weights() {
+        // What the level has no form for is refused when it is written.
+        if let Ok(Some(form)) = compressed::compressed(tensor, level) {
+            let large = |s: &Stored| blob::code_and_bits(s.dtype).is_some();
+            for (_, stored) in form.parameters.iter().filter(|(_, s)| large(s)) {
+                file.add(name, stored);
+            }
+        } else if let Some(stored) = Stored::dense(tensor) {
+            file.add(name, &stored);
         }
     }
     file.len()
@@ -118,8 +126,10 @@ impl Target for CoreMl {
         emit::emit(program, options, dir, progress)
     }
 
-    fn artifact_bytes(&self, program: &Program, _options: &EmitOptions) -> u64 {
-        let bytes: u64 = program.graphs.iter().map(planned_weight_bytes).sum();
+    fn artifact_bytes(&self, program: &Program, options: &EmitOptions) -> u64 {
+        let level = Level::of(options).unwrap_or(Level::DEFAULT);
+        let graphs = program.graphs.iter();
+        let bytes: u64 = graphs.map(|graph| planned_weight_bytes(graph, level)).sum();
         let tokenizer = |name: &str| {
             program
                 .pipeline

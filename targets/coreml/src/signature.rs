@@ -79,6 +79,7 @@ const ANY: &[DataType] = &[
     DataType::Bool,
 ];
 const INT: &[DataType] = &[DataType::Int32];
+const CODE: &[DataType] = &[DataType::UInt8];
 const BOOL: &[DataType] = &[DataType::Bool];
 const FACTOR: &[DataType] = &[DataType::Float32, DataType::Int32];
 const MASK: &[DataType] = &[DataType::Float16, DataType::Float32, DataType::Bool];
@@ -267,6 +268,33 @@ pub(crate) const SIGNATURES: &[Signature] = &[
                 required("key", Kind::Tensor(FLOAT)),
                 required("value", Kind::Tensor(FLOAT)),
                 omittable("attn_mask", Kind::Tensor(MASK)),
+            ],
+        )
+    },
+    Signature {
+        since: Level::Ios17,
+        same_type: &["input", "scale"],
+        result: ResultType::Always(DataType::UInt8),
+        ..signature(
+            "quantize",
+            &[
+                required("input", Kind::Tensor(FLOAT)),
+                required("scale", Kind::Scalar(FLOAT)),
+                required("zero_point", Kind::Scalar(CODE)),
+                required("output_dtype", Kind::Word(&["uint8"])),
+            ],
+        )
+    },
+    Signature {
+        since: Level::Ios17,
+        same_type: &["input", "zero_point"],
+        result: ResultType::Of("scale"),
+        ..signature(
+            "dequantize",
+            &[
+                required("input", Kind::Tensor(CODE)),
+                required("scale", Kind::Scalar(FLOAT)),
+                required("zero_point", Kind::Scalar(CODE)),
             ],
         )
     },

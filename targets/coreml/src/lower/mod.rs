@@ -9,6 +9,7 @@ mod compute;
 mod elementwise;
 mod movement;
 mod norm;
+mod quantize;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use snapc_ir::{DType, Graph, LazyTensor, Node, Op, Shape, TensorType, ValueDef, 
 use snapc_target::{Feature, TargetError};
 
 use crate::blob::WeightFile;
+use crate::compressed::compressed;
 use crate::level::Level;
 use crate::proto::{self, Block, Function, NamedValueType};
 use block::{BlockBuilder, Mil, OperationBuilder, data_type};
@@ -217,13 +219,19 @@ impl<'a> Lowering<'a> {
             );
             return Err(self.refuse(node, reason));
         }
-        self.block
-            .weight(name, tensor)
-            .map_err(|source| TargetError::Weight {
-                graph: self.graph.name().to_owned(),
-                weight: name.to_owned(),
-                source,
-            })
+        let form = compressed(tensor, self.level).map_err(|reason| {
+            let reason = format!("weight '{name}': {reason}");
+            self.refuse(node, reason)
+        })?;
+        let made = match form {
+            Some(form) => self.block.compressed(name, tensor, &form),
+            None => self.block.weight(name, tensor),
+        };
+        made.map_err(|source| TargetError::Weight {
+            graph: self.graph.name().to_owned(),
+            weight: name.to_owned(),
+            source,
+        })
     }
 
     /// The data of an operand that is a weight.
@@ -301,9 +309,7 @@ impl<'a> Lowering<'a> {
             Op::Transpose(op) => self.transpose(node, op, &result),
             Op::Slice(op) => self.slice(node, op, &result),
             Op::UpsampleNearest(op) => self.upsample_nearest(node, op, &result),
-            Op::FakeQuantize(_) => {
-                Err(self.refuse(node, "arithmetic in 8 bits is not written yet"))
-            }
+            Op::FakeQuantize(op) => self.fake_quantize(node, op, &result),
             Op::TimestepEmbedding(_) => Err(self.refuse(
                 node,
                 "it has no operation of its own; legalize the graph first",

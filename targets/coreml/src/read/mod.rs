@@ -6,7 +6,8 @@
 //! ```
 //!
 //! * **Weights stay where they are.** The weight file is mapped and weights point into it. Compressed ones
-//!   (`constexpr_*`) are made dense when they are read.
+//!   (`constexpr_*`) stay the codes that the file holds; sparse ones, and tables of vectors, are made dense when they are
+//!   read.
 //! * **Files are not trusted.** Paths stay inside the package, every size is checked before anything is allocated, a name
 //!   is defined once and before it is used, and every result must have the type that the program declares for it.
 //! * **Integers** of any width are i32 in the graph. A float input that is only cast to integers (Apple's `input_ids`) is
@@ -217,8 +218,8 @@ impl Reader {
         let first = first.ok_or_else(|| Fault::unsupported("it has no result"))?;
         let name = names::restored(first);
         let mut call = Call::new(operation, name, &mut self.builder, &mut self.files);
-        if let Some(constants) = constexpr::expand(&mut call)? {
-            return Ok(constants.into_iter().map(Entry::Constant).collect());
+        if let Some(results) = constexpr::read(&mut call)? {
+            return Ok(results);
         }
         ops::read(&mut call)
     }
@@ -229,9 +230,11 @@ impl Reader {
         let (found, found_shape) = match entry {
             Entry::Value(value) => (Some(self.builder.dtype(*value)), self.builder.shape(*value)),
             Entry::Constant(Constant { dtype, shape, .. }) => (ir_type(*dtype), shape.clone()),
+            Entry::Encoded(tensor) => (Some(tensor.dtype()), tensor.shape().to_vec()),
             Entry::Word(_) => (None, Vec::new()),
             Entry::NotNegative(value) => (Some(DType::Bool), self.builder.shape(*value)),
             Entry::Wrapped { indices, .. } => (Some(DType::I32), self.builder.shape(*indices)),
+            Entry::Codes { value, .. } => (Some(DType::I32), self.builder.shape(*value)),
         };
         if ir_type(dtype) == found && shape == found_shape {
             return Ok(());
@@ -268,6 +271,7 @@ impl Reader {
         match self.builder.entries.get(name).cloned() {
             Some(Entry::Value(value)) => Ok(value),
             Some(Entry::Constant(constant)) => self.builder.weight(name, name, &constant),
+            Some(Entry::Encoded(tensor)) => Ok(self.builder.encoded_weight(name, name, &tensor)),
             Some(_) => Err(Fault::unsupported("it is no tensor of numbers")),
             None => Err(Fault::malformed("no operation defines it")),
         }
