@@ -15,6 +15,7 @@ mod batch;
 mod error;
 mod integrity;
 mod interface;
+pub mod known_prompt;
 mod legalize;
 pub mod manifest;
 mod mapped;

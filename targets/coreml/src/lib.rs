@@ -123,7 +123,9 @@ impl Target for CoreMl {
         dir: &Path,
         progress: &dyn Progress,
     ) -> Result<Emitted, TargetError> {
-        emit::emit(program, options, dir, progress)
+        let mut emitted = emit::emit(program, options, dir, progress)?;
+        emitted.add_known_prompt(program, options, dir)?;
+        Ok(emitted)
     }
 
     fn artifact_bytes(&self, program: &Program, options: &EmitOptions) -> u64 {

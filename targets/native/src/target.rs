@@ -5,6 +5,7 @@ use std::path::Path;
 use snapc_format::Stage;
 use snapc_ir::verify::verify;
 use snapc_ir::{DType, Graph, Op, Program, TensorType, Verified};
+use snapc_target::known_prompt::KnownPrompt;
 use snapc_target::{
     ArtifactFile, AttentionForm, Capabilities, EmitOptions, Emitted, EmittedGraph, Feature,
     Finding, Interface, Progress, Target, TargetError, VerifiedProgram, check_interface, hash_file,
@@ -71,7 +72,11 @@ impl Target for Native {
         progress: &dyn Progress,
     ) -> Result<Emitted, TargetError> {
         let graphs = staged(program.graphs().iter().copied())?;
-        let companions = Companions::of(program.pipeline(), options)?;
+        let mut companions = Companions::of(program.pipeline(), options)?;
+        if options.interface == Interface::Snap {
+            let graphs: Vec<&Graph> = program.graphs().iter().map(|g| &**g).collect();
+            companions.known_prompt = KnownPrompt::empty(&graphs, program.pipeline())?;
+        }
         let path = dir.join(FILE_NAME);
         compile(&graphs, &companions, Activations::F32, &path, progress)?;
         let bytes = std::fs::metadata(&path).map_err(TargetError::io(&path))?;
@@ -107,7 +112,11 @@ impl Native {
         let legal = legal.collect::<Option<Vec<Graph>>>()?;
         let verified = legal.iter().map(|g| verify(g).ok());
         let graphs = staged(verified.collect::<Option<Vec<_>>>()?).ok()?;
-        let companions = Companions::of(&program.pipeline, options).ok()?;
+        let mut companions = Companions::of(&program.pipeline, options).ok()?;
+        if options.interface == Interface::Snap && companions.tokenizer.is_some() {
+            let graphs: Vec<&Graph> = legal.iter().collect();
+            companions.known_prompt = KnownPrompt::planned(&graphs);
+        }
         let compiled = Compiled::new(&graphs, &companions, Activations::F32).ok()?;
         Some(compiled.len() + runtime::bytes())
     }

@@ -64,11 +64,13 @@ impl Target for OnnxTarget {
     fn emit(
         &self,
         program: &VerifiedProgram<'_>,
-        _options: &EmitOptions,
+        options: &EmitOptions,
         dir: &Path,
         progress: &dyn Progress,
     ) -> Result<Emitted, TargetError> {
-        emit::emit(program, dir, progress)
+        let mut emitted = emit::emit(program, dir, progress)?;
+        emitted.add_known_prompt(program, options, dir)?;
+        Ok(emitted)
     }
 
     /// Exact for programs that can be emitted; the bytes of the weights for others.

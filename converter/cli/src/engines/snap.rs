@@ -36,6 +36,16 @@ pub fn tokenizer(artifact: &Artifact) -> Result<Tokenizer, Failure> {
     runtime.tokenizer().map_err(failure)
 }
 
+/// The prompt whose encoding the file of a native artifact keeps: token ids, and what the text encoder gives for them.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn known_prompt(artifact: &Artifact) -> Result<Option<(Vec<u32>, Vec<f32>)>, Failure> {
+    let file = read_back::file(artifact, NetworkKind::TextEncoder)?;
+    let runtime = Runtime::open(&file, &Options::with_threads(1)).map_err(failure)?;
+    Ok(runtime.known_prompt())
+}
+
 /// The networks of an artifact. What is not native is read back and compiled for the runtime, in a temporary folder, with
 /// results rounded as the artifact's graphs state it. `batch` is the size that an open batch of the UNet gets then.
 ///

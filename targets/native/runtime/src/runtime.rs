@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use snapc_format::{Container, Stage};
+use snapc_format::{Container, DType, LayoutId, Stage};
 use snapc_kernels::{Kernels, Pool};
 use snapc_pipeline::{Network, NetworkEngine, Pipeline, PipelineError, Tokenizer, timesteps};
-use snapc_program::{Graph, Program, ScheduleData, TokenizerData};
+use snapc_program::{Graph, KNOWN_PROMPT, Program, ScheduleData, TokenizerData};
 
 use crate::arena::Arena;
 use crate::error::RuntimeError;
@@ -219,11 +219,34 @@ impl Runtime {
     pub fn into_pipeline(self) -> Result<Pipeline<NetworkEngine<RuntimeNetwork>>, RuntimeError> {
         let (engine, tokenizer, schedule) = (self.engine()?, self.tokenizer()?, self.schedule()?);
         let scaling_factor = schedule.scaling_factor;
-        let pipeline = Pipeline::new(engine, tokenizer, schedule.scheduler, scaling_factor);
-        pipeline.map_err(|source| RuntimeError::Pipeline {
+        let known = self.known_prompt();
+        let made = || {
+            let mut pipeline =
+                Pipeline::new(engine, tokenizer, schedule.scheduler, scaling_factor)?;
+            if let Some((ids, values)) = known {
+                pipeline.remember(ids, values)?;
+            }
+            Ok(pipeline)
+        };
+        made().map_err(|source| RuntimeError::Pipeline {
             file: self.file,
             source: Box::new(source),
         })
+    }
+
+    /// The prompt whose encoding the file keeps: its token ids, and what the text encoder gives for them, for
+    /// [`Pipeline::remember`]. `None` when it keeps none, or in a form that this version does not know.
+    pub fn known_prompt(&self) -> Option<(Vec<u32>, Vec<f32>)> {
+        let words = |name: &str, wanted: DType| -> Option<Vec<[u8; 4]>> {
+            let view = self.container().tensor(Stage::TextEncoder, name).ok()?;
+            let (variant, data) = view.packed(LayoutId::CANONICAL)?;
+            let (words, rest) = data.as_chunks::<4>();
+            (variant.dtype == wanted && rest.is_empty()).then(|| words.to_vec())
+        };
+        let ids = words(KNOWN_PROMPT[0], DType::I32)?;
+        let values = words(KNOWN_PROMPT[1], DType::F32)?;
+        let ids = ids.into_iter().map(u32::from_le_bytes).collect();
+        Some((ids, values.into_iter().map(f32::from_le_bytes).collect()))
     }
 
     fn section(&self, section: &'static str, source: snapc_program::DecodeError) -> RuntimeError {
