@@ -14,7 +14,7 @@
 //!
 //! With calibration samples, every layer that reads thinned channels is corrected: the original and the thinned network run
 //! side by side, and the layer's matrix and bias become those that bring its results nearest to the original's, with a small
-//! penalty on their change (ridge 1e-4 of the mean square of what it reads). A layer whose result is added to a known
+//! penalty on their change (ridge 1e-3 of the mean square of what it reads). A layer whose result is added to a known
 //! value makes up for the error of that value too. Positions are thinned out evenly when there are more than the
 //! equations need.
 //!
