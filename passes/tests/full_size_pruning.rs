@@ -9,12 +9,15 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use decoders::{decode, import, latent, psnr};
+use safetensors::tensor::{Dtype, TensorView};
 use snapc_import::export;
+use snapc_ir::Tensor;
 use snapc_ir::cost::graph_cost;
 use snapc_passes::{Calibration, Pass, PassContext, PruneChannels};
 
 /// `SNAPC_CHECKPOINT` names a checkpoint of SD 1.x, `SNAPC_SAMPLES` says on how many latents the layers are corrected, and
-/// `SNAPC_EXPORT` where the folder goes that is made of the result.
+/// `SNAPC_EXPORT` where the folder goes that is made of the result; a latent and its image go beside it, in
+/// `.decoded.safetensors`, for `tests/python/full/exported_decoder.py`.
 #[test]
 #[ignore = "needs a checkpoint in full size and minutes"]
 fn a_full_size_decoder_is_halved_and_corrected() {
@@ -59,12 +62,22 @@ fn a_full_size_decoder_is_halved_and_corrected() {
     println!("on another latent: {without:.2} dB without correction, {with:.2} dB with it");
     assert!(count == 0 || with > without);
     if let Some(folder) = std::env::var_os("SNAPC_EXPORT") {
+        let folder = PathBuf::from(folder);
+        let decoded = decode(&change.graph, &x);
         let at = program
             .graphs
             .iter()
-            .position(|g| g.name() == "vae_decoder")
-            .unwrap();
-        program.graphs[at] = change.graph;
-        export(&program, &path, &["vae_decoder"], &PathBuf::from(folder)).unwrap();
+            .position(|g| g.name() == "vae_decoder");
+        program.graphs[at.unwrap()] = change.graph;
+        export(&program, &path, &["vae_decoder"], &folder).unwrap();
+        let bytes = |t: &Tensor| t.floats().iter().flat_map(|x| x.to_le_bytes()).collect();
+        let tensors = [("latent_sample", &x["latent_sample"]), ("sample", &decoded)];
+        let data: Vec<Vec<u8>> = tensors.iter().map(|(_, t)| bytes(t)).collect();
+        let views = tensors.iter().zip(&data).map(|((name, t), bytes)| {
+            let view = TensorView::new(Dtype::F32, t.shape.clone(), bytes).unwrap();
+            (*name, view)
+        });
+        let file = folder.with_extension("decoded.safetensors");
+        safetensors::serialize_to_file(views, None, &file).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use snapc_ir::{Graph, Program, text};
+use snapc_ir::{Graph, Program, WeightError, text};
 
 pub use self::error::ExportError;
 use self::safetensors_file::write_safetensors;
@@ -128,13 +128,20 @@ fn copy_components(
     Ok(())
 }
 
-/// Checks that importing the configuration gives the graph.
+/// Checks that importing the configuration gives the graph, and that its weights have data.
 fn check_described(
     program: &Program,
     graph: &Graph,
     component: Component,
     (name, config): (&str, &Map<String, Value>),
 ) -> Result<(), ExportError> {
+    if let Some(weight) = graph.weights().iter().find(|w| !w.tensor.is_present()) {
+        return Err(ExportError::Weight {
+            graph: graph.name().to_owned(),
+            weight: weight.name.clone(),
+            source: WeightError::Absent,
+        });
+    }
     let weights = GraphWeights(graph);
     let latent = &program.pipeline.latent;
     let latent = (latent.height, latent.width);
