@@ -284,7 +284,8 @@ impl<'g> Lockstep<'g> {
         }
     }
 
-    /// Sums up the equations over the positions of all samples; gives the sum of squares of what the results are to be.
+    /// Sums up the equations over the positions of all samples; gives the sum of squares of
+    /// the original's results, or of the sums that they go into where these count.
     fn sum_up(&self, task: &Task<'_>, matrix: &Tensor, equations: &mut NormalEquations) -> f64 {
         let (before, after) = task.nodes;
         let inputs = matrix.shape[1];
@@ -298,6 +299,7 @@ impl<'g> Lockstep<'g> {
             for positions in all.chunks(BAND) {
                 let n = positions.len();
                 let mut target = task.layer.results(y, &task.channels, positions);
+                let mut result = target.clone();
                 if let Some((old, new)) = task.addend {
                     let new = pair.thinned.value(new).expect("looked up with the task");
                     let every: Vec<usize> = (0..task.channels.len()).collect();
@@ -305,8 +307,9 @@ impl<'g> Lockstep<'g> {
                     let new = task.layer.results(new, &every, positions);
                     let error = old.iter().zip(&new).map(|(a, b)| a - b);
                     target.iter_mut().zip(error).for_each(|(t, e)| *t += e);
+                    result.iter_mut().zip(&old).for_each(|(r, o)| *r += o);
                 }
-                energy += target.iter().map(|&t| f64::from(t).powi(2)).sum::<f64>();
+                energy += result.iter().map(|&t| f64::from(t).powi(2)).sum::<f64>();
                 let mut reads = task.layer.reads(x, y, positions);
                 let read = Tensor::float(&[inputs, n], reads.clone());
                 let made = MatMul {}.eval(&[matrix, &read]);

@@ -6,7 +6,7 @@ use snapc_ir::ops::{MatMul, Operator};
 use super::cholesky::{Factor, dot};
 
 /// The penalty on the change of a weight, relative to the mean square of what the layer reads.
-const RIDGE: f64 = 1e-4;
+const RIDGE: f64 = 1e-3;
 
 /// Rows of the Gram matrix that are made at a time.
 const ROWS: usize = 256;
@@ -134,11 +134,15 @@ mod tests {
         let change = wave(&[outputs, inputs], 1.7);
         let mut equations = NormalEquations::new(inputs, outputs);
         let mut energy = 0.0;
-        for band in 0..2 {
-            // Hashed numbers: nearly independent inputs.
-            let n = inputs * positions;
-            let hash = |i: usize| ((i + band * n) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-            let x = (0..n).map(|i| hash(i) as f32 / (1 << 23) as f32 - 1.0).collect();
+        for band in 0..2u64 {
+            let mut state = 1 + band;
+            let mut noise = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+            };
+            let x = (0..inputs * positions).map(|_| noise()).collect();
             let x = Tensor::float(&[inputs, positions], x);
             let residual = MatMul {}.eval(&[&change, &x]);
             energy += residual.floats().iter().map(|&r| f64::from(r).powi(2)).sum::<f64>();
@@ -149,7 +153,7 @@ mod tests {
         for (found, expected) in found.matrix.iter().zip(change.floats()) {
             assert!((found - f64::from(*expected)).abs() < 1e-2, "{found} is not {expected}");
         }
-        assert!(found.residual < 1e-6 * energy, "{} of {energy}", found.residual);
+        assert!(found.residual < 1e-5 * energy, "{} of {energy}", found.residual);
     }
 
     /// One input and one output: the solution of the scalar equation, by hand.
@@ -159,7 +163,7 @@ mod tests {
         let x = Tensor::float(&[1, 2], vec![1.0, 2.0]);
         equations.add(&x, &Tensor::float(&[1, 2], vec![2.0, 5.0]));
         let found = equations.solve().unwrap();
-        // gram 5, moment 12, ridge 5e-4
+        // gram 5, moment 12, ridge 5e-3
         let expected = 12.0 / (5.0 + 5.0 * RIDGE);
         assert!((found.matrix[0] - expected).abs() < 1e-12);
         let left = (2.0 - expected).powi(2) + (5.0 - 2.0 * expected).powi(2);
