@@ -18,14 +18,21 @@ mod pipeline;
 #[cfg(test)]
 mod random_graph;
 #[cfg(test)]
+mod random_layers;
+mod recognize;
+#[cfg(test)]
+mod rounding;
+#[cfg(test)]
 mod semantics;
 mod text;
+mod uses;
 
 pub use calibration::Calibration;
 pub use info::{Documentation, PassInfo};
 pub use manager::{PassReport, PrintHook, RunOptions};
 pub use pass::{Change, Pass, PassContext, PassError, Property, WeightFault, WeightProblem};
 pub use pipeline::{NAMED_PIPELINES, NamedPipeline, Pipeline, PipelineError, Step, level};
+pub use recognize::recognize;
 
 macro_rules! passes {
     ($($module:ident $name:ident),* $(,)?) => {
@@ -42,7 +49,17 @@ passes! {
     eliminate_common_subexpressions EliminateCommonSubexpressions,
     eliminate_dead_code EliminateDeadCode,
     fold_constants FoldConstants,
+    fold_norm_affine FoldNormAffine,
+    fold_scaling FoldScaling,
+    fuse_activations FuseActivations,
+    fuse_attention FuseAttention,
+    fuse_gathers FuseGathers,
+    fuse_linears FuseLinears,
+    fuse_norms FuseNorms,
+    merge_projections MergeProjections,
     remove_no_ops RemoveNoOps,
+    split_concat_convolution SplitConcatConvolution,
+    split_upsample_convolution SplitUpsampleConvolution,
 }
 
 /// Every pass, by name.
