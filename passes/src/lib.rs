@@ -20,8 +20,14 @@ mod pipeline;
 #[cfg(test)]
 mod random_graph;
 #[cfg(test)]
+mod random_layers;
+mod recognize;
+#[cfg(test)]
+mod rounding;
+#[cfg(test)]
 mod semantics;
 mod text;
+mod uses;
 
 pub use calibration::Calibration;
 pub use info::{Documentation, PassInfo};
@@ -30,6 +36,7 @@ pub use name_patterns::NamePatterns;
 pub use pass::{Change, Pass, PassContext, PassError, Property, WeightFault, WeightProblem};
 pub use pipeline::{NAMED_PIPELINES, NamedPipeline, Pipeline, PipelineError, Step, level};
 pub use quantize_weights::{WeightFidelity, WeightForm, weight_fidelity};
+pub use recognize::recognize;
 
 macro_rules! passes {
     ($($module:ident $name:ident),* $(,)?) => {
@@ -51,13 +58,23 @@ passes! {
     eliminate_common_subexpressions EliminateCommonSubexpressions,
     eliminate_dead_code EliminateDeadCode,
     fold_constants FoldConstants,
+    fold_norm_affine FoldNormAffine,
+    fold_scaling FoldScaling,
+    fuse_activations FuseActivations,
+    fuse_attention FuseAttention,
+    fuse_gathers FuseGathers,
+    fuse_linears FuseLinears,
+    fuse_norms FuseNorms,
     hoist_text_projections HoistTextProjections,
+    merge_projections MergeProjections,
     prune_channels PruneChannels,
     quantize_activations QuantizeActivations,
     quantize_weights QuantizeWeights,
     remove_identity_blocks RemoveIdentityBlocks,
     remove_no_ops RemoveNoOps,
     specialize_schedule SpecializeSchedule,
+    split_concat_convolution SplitConcatConvolution,
+    split_upsample_convolution SplitUpsampleConvolution,
 }
 
 /// Every pass, by name.

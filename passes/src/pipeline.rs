@@ -53,6 +53,12 @@ pub const NAMED_PIPELINES: &[NamedPipeline] = &[
         passes: "fold-constants,remove-no-ops,eliminate-common-subexpressions,eliminate-dead-code",
     },
     NamedPipeline {
+        name: "recognize",
+        description: "the composites of graphs that were read from files",
+        passes: "remove-no-ops,fuse-activations,fuse-norms,fuse-attention,fuse-gathers,fuse-linears,\
+                 eliminate-dead-code",
+    },
+    NamedPipeline {
         name: "f32",
         description: "clean-up, in full precision",
         passes: "fold-constants,remove-no-ops,eliminate-common-subexpressions,eliminate-dead-code",

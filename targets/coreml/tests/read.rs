@@ -14,6 +14,7 @@ use networks::{Case, GRAPHS, cases, optimized, reference};
 use reading::evaluate;
 use snapc_coreml::Level;
 use snapc_ir::{Graph, Op};
+use snapc_passes::recognize;
 use snapc_target::{AttentionForm, EmitOptions, Interface, Precision};
 
 /// Reads and evaluates a package; gives a line per output, and whether all are close enough.
@@ -122,6 +123,7 @@ fn composites_and_names_are_found_again() {
         let (_, emitted) = emit_program(program.clone(), &options, dir.path());
         for (written, file) in program.graphs.iter().zip(&emitted.graphs) {
             let read = snapc_coreml::read(&dir.path().join(&file.file)).unwrap();
+            let read = recognize(&read).unwrap();
             assert_eq!(read.name(), written.name());
             assert_eq!(
                 counts(&read),

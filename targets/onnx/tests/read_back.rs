@@ -12,7 +12,7 @@ use std::path::Path;
 
 use snapc_import::{ImportOptions, open};
 use snapc_ir::{DType, Graph, Tensor, eval, verify};
-use snapc_passes::{Pipeline, RunOptions};
+use snapc_passes::{Pipeline, RunOptions, recognize};
 use support::{psnr, read_tensors, workspace};
 
 /// Checkpoints with their reference files, relative to `fixtures`.
@@ -55,6 +55,7 @@ fn read(dir: &Path, graph: &str, batch: usize) -> Graph {
     let sizes = BTreeMap::from([("batch".to_owned(), batch)]);
     let model = dir.join(graph).join("model.onnx");
     let read = snapc_onnx::read(&model, &sizes).unwrap_or_else(|e| panic!("{e}"));
+    let read = recognize(&read).expect("is a valid graph");
     assert_eq!(read.name(), graph);
     verify::verify(&read).expect("verifies");
     read

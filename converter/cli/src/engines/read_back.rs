@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use snapc_ir::Graph;
+use snapc_passes::recognize;
 use snapc_pipeline::NetworkKind;
 
 use crate::artifact::Artifact;
@@ -10,7 +11,8 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::targets;
 
-/// The graphs `text_encoder`, `unet` and `vae_decoder` of an artifact, read back by its target. `batch` is the size that
+/// The graphs `text_encoder`, `unet` and `vae_decoder` of an artifact, read back by its target, with the composites found
+/// again. `batch` is the size that
 /// an open batch of the UNet gets; the others run one row at a time.
 ///
 /// # Errors
@@ -32,10 +34,11 @@ fn graph(artifact: &Artifact, kind: NetworkKind, batch: usize) -> Result<Graph, 
         ))
     })?;
     let file = file(artifact, kind)?;
-    target.read(&file, batch)?.ok_or_else(|| {
+    let graph = target.read(&file, batch)?.ok_or_else(|| {
         let error = anyhow::anyhow!("the files of {name} artifacts hold no graph to evaluate");
         Failure::new(Exit::Usage, error).help("use --engine snap")
-    })
+    })?;
+    Ok(recognize(&graph)?)
 }
 
 /// The file of a graph, which lies in the artifact whatever the manifest says.

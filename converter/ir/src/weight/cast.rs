@@ -74,6 +74,32 @@ pub(super) fn scale_bytes(
     cast_bytes(bytemuck::cast_slice(&values), DType::F32, dtype, 0)
 }
 
+/// Weighted sums along `axis`, rounded to the elements' own type; `matrix` has a row of weights per index of the result.
+pub(super) fn combine_bytes(
+    bytes: &[u8],
+    dtype: DType,
+    shape: &[usize],
+    axis: usize,
+    matrix: &[f32],
+) -> Result<Vec<u8>, WeightError> {
+    let wide = cast_bytes(bytes, dtype, DType::F32, 0)?;
+    let values = pods::<f32>(&wide);
+    let size = shape[axis];
+    let inner: usize = shape[axis + 1..].iter().product();
+    let mut sums = Vec::with_capacity(values.len() / size * (matrix.len() / size));
+    for block in values.chunks_exact((size * inner).max(1)) {
+        for weights in matrix.chunks_exact(size) {
+            for i in 0..inner {
+                let terms = weights.iter().zip(block[i..].iter().step_by(inner));
+                // Zero weights are left out, so that what they drop cannot make a NaN.
+                let terms = terms.filter(|(w, _)| **w != 0.0);
+                sums.push(terms.map(|(w, x)| w * x).sum::<f32>());
+            }
+        }
+    }
+    cast_bytes(bytemuck::cast_slice(&sums), DType::F32, dtype, 0)
+}
+
 fn check_overflow(
     wide: &[f32],
     finite: impl Fn(usize) -> bool,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use self::cast::{cast_bytes, pods, scale_bytes};
+use self::cast::{cast_bytes, combine_bytes, pods, scale_bytes};
 pub use self::encoding::{Codebook, Encoding, EncodingError};
 use self::encoding::{Part, ROW, pack, pack_rows, unpack};
 use self::movement::{panel_bytes, permute_bytes, select_bytes, slice_bytes};
@@ -89,6 +89,13 @@ pub enum Transform {
         axis: usize,
         /// One per index.
         factors: Arc<[f32]>,
+    },
+    /// Weighted sums along `axis`, in f32.
+    Combine {
+        /// The dimension that is summed along.
+        axis: usize,
+        /// One row of weights, of the dimension's size, per index of the result.
+        matrix: Arc<[f32]>,
     },
     /// Floats to codes, one per byte.
     Quantize(Arc<Encoding>),
@@ -445,6 +452,21 @@ impl LazyTensor {
         self
     }
 
+    /// Weighted sums along `axis`, made in f32 and rounded to the element type: index `i` of the result is the sum of all
+    /// indices `k`, each times element `[i][k]` of the row-major `matrix`.
+    ///
+    /// # Panics
+    /// When the rows of the matrix do not have the size of the dimension, or the elements are not floats.
+    pub fn combine(mut self, axis: usize, matrix: &[f32]) -> Self {
+        let size = self.shape[axis];
+        assert!(size > 0 && matrix.len().is_multiple_of(size) && self.dtype.is_float());
+        self.shape[axis] = matrix.len() / size;
+        self.max_abs = None;
+        let matrix = matrix.into();
+        self.transforms.push(Transform::Combine { axis, matrix });
+        self
+    }
+
     /// The same tensor with its elements rounded to what `encoding` can hold. Its type stays; what a target stores are the
     /// [`LazyTensor::codes`].
     ///
@@ -586,7 +608,7 @@ impl LazyTensor {
                 Transform::Cast(_) | Transform::PackRows(_) => {}
                 Transform::Quantize(_) | Transform::Dequantize(..) if block == 1 => {}
                 Transform::Scale { axis, .. } if block == 1 || *axis > 0 => {}
-                Transform::Select { axis, .. } if *axis > 0 => {}
+                Transform::Select { axis, .. } | Transform::Combine { axis, .. } if *axis > 0 => {}
                 Transform::Permute(perm) if perm.first() == Some(&0) => {}
                 Transform::Reshape(shape) if shape.first() == Some(&lead) => {}
                 Transform::Slice { axis, .. } if *axis > 0 => {}
@@ -660,6 +682,10 @@ impl LazyTensor {
                     let first = if *axis == 0 { rows.start } else { 0 };
                     let factors = &factors[first..first + shape[*axis]];
                     bytes = Cow::Owned(scale_bytes(&bytes, dtype, &shape, *axis, factors)?);
+                }
+                Transform::Combine { axis, matrix } => {
+                    bytes = Cow::Owned(combine_bytes(&bytes, dtype, &shape, *axis, matrix)?);
+                    shape[*axis] = matrix.len() / shape[*axis];
                 }
                 Transform::Quantize(encoding) => {
                     let part = self.part(&shape, &rows);
@@ -896,6 +922,24 @@ mod tests {
         assert_eq!(packed.byte_len(), (1001 * 453 * 6usize).div_ceil(8));
         assert!(streamed(&packed) == *packed.bytes().unwrap());
         assert_eq!(packed.reshape(&[1, 340_090]).row_block(), None);
+    }
+
+    #[test]
+    fn combinations_are_sums_along_an_axis() {
+        // Columns 0, 1, 2 of each row as 10 times the first, and the sum of the others.
+        let matrix = [10.0, 0.0, 0.0, 0.0, 1.0, 1.0];
+        let t = counting(&[2, 3]).combine(1, &matrix);
+        assert_eq!(t.shape(), [2, 2]);
+        assert_eq!(t.to_f32().unwrap(), [0., 3., 30., 9.]);
+        let rows = counting(&[2, 3]).combine(0, &[1.0, -1.0]);
+        assert_eq!(rows.to_f32().unwrap(), [-3., -3., -3.]);
+        // The sum is rounded, not its terms: 2048 + 1 + 1 in f16.
+        let halves = LazyTensor::from_f32(&[1, 3], &[2048.0, 1.0, 1.0]).cast(DType::F16);
+        let sum = halves.combine(1, &[1.0; 3]);
+        assert_eq!(sum.to_f32().unwrap(), [2050.0]);
+        let large = counting(&[CHUNK / 4, 9]).combine(1, &[0.5; 36]);
+        assert_eq!(large.row_block(), Some(1));
+        assert!(streamed(&large) == *large.bytes().unwrap());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The reader: a package, ours or converted by coremltools, as a graph of the IR.
 //!
 //! ```text
-//! Manifest.json ─► model ─► function main ─► operations, one by one ─► recognize ─► ir::Graph
+//! Manifest.json ─► model ─► function main ─► operations, one by one ─► ir::Graph
 //!                               weight.bin, mapped ┘
 //! ```
 //!
@@ -13,7 +13,7 @@
 //! * **Integers** of any width are i32 in the graph. A float input that is only cast to integers (Apple's `input_ids`) is
 //!   an i32 input, since the IR rounds no floats to integers.
 //! * **Operations** are those of Stable Diffusion's networks as snapc and coremltools write them, for iOS 15 to 18. Each
-//!   becomes operators of the IR, and [`snapc_target::recognize`] finds the composites.
+//!   becomes operators of the IR; the passes of the pipeline `recognize` find the composites.
 //!
 //! No code is shared with the writer but the messages of [`crate::proto`] and the names of a package's parts.
 
@@ -70,7 +70,7 @@ pub fn read(package: &Path) -> Result<Graph, ReadError> {
         reader.operation(operation)?;
     }
     reader.outputs(block)?;
-    Ok(snapc_target::recognize(&reader.builder.graph)?)
+    Ok(reader.builder.graph)
 }
 
 /// The name of the graph: the one that snapc has put into the package, or the one that goes with the package's name.

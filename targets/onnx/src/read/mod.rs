@@ -1,7 +1,7 @@
 //! The reader: a model, ours or foreign, as a graph of the IR.
 //!
 //! ```text
-//! model.onnx ── map ── scan ── decode ── bind inputs ── nodes, constants folded ── recognize ─► ir::Graph
+//! model.onnx ── map ── scan ── decode ── bind inputs ── nodes, constants folded ─► ir::Graph
 //! ```
 //!
 //! * **Sizes are numbers.** Symbolic dimensions are bound when the model is read, so that the arithmetic that exporters
@@ -10,8 +10,8 @@
 //! * **Files are not trusted.** The number of messages is checked before they are decoded, sizes before anything is
 //!   allocated, and external data must lie in the model's folder.
 //! * **Operators** are those of Stable Diffusion's networks as snapc and `torch.onnx` write them, operator sets 13 to
-//!   23; one that has no form in the IR is an error that names it. Each becomes primitives of the IR, and
-//!   [`snapc_target::recognize`] finds the composites.
+//!   23; one that has no form in the IR is an error that names it. Each becomes primitives of the IR; the
+//!   passes of the pipeline `recognize` find the composites.
 //!
 //! No code is shared with the writer but the messages of [`crate::proto`].
 
@@ -74,7 +74,7 @@ pub fn read(model: &Path, dims: &BTreeMap<String, usize>) -> Result<Graph, ReadE
         reader.node(i, node)?;
     }
     reader.outputs()?;
-    Ok(snapc_target::recognize(&reader.builder.graph)?)
+    Ok(reader.builder.graph)
 }
 
 /// The operator set and the graph of a model.

@@ -66,7 +66,7 @@ fn mean(matcher: &Matcher<'_>, value: ValueId) -> Option<(ValueId, Vec<usize>)> 
 }
 
 /// Normalization over the last axis, then scale and bias `[C]`.
-pub(super) fn layer_norm(
+pub(crate) fn layer_norm(
     matcher: &Matcher<'_>,
     node: &Node,
     rebuild: &mut Rebuild<'_>,
@@ -110,7 +110,7 @@ struct Groups {
 
 /// Channels reshaped to groups, normalized, reshaped back, then scale and bias per channel: torch exports
 /// `torch.nn.GroupNorm` so, with `InstanceNormalization` in the middle.
-pub(super) fn group_norm(
+pub(crate) fn group_norm(
     matcher: &Matcher<'_>,
     node: &Node,
     rebuild: &mut Rebuild<'_>,

@@ -8,17 +8,21 @@ const MAX_READ: usize = 1 << 12;
 const MAX_SCALINGS: usize = 4;
 
 /// A graph under inspection.
-pub(super) struct Matcher<'a> {
+pub(crate) struct Matcher<'a> {
     graph: &'a Graph,
     uses: Vec<usize>,
 }
 
 impl<'a> Matcher<'a> {
-    pub(super) fn new(graph: &'a Graph) -> Self {
-        Matcher {
-            graph,
-            uses: graph.use_counts(),
+    /// The values that outputs depend on are `live`; only their nodes count as users.
+    pub(super) fn new(graph: &'a Graph, live: &[bool]) -> Self {
+        let mut uses = vec![0; graph.values().len()];
+        let nodes = graph.nodes().iter().filter(|n| live[n.result.index()]);
+        let operands = nodes.flat_map(|n| &n.operands);
+        for value in operands.chain(graph.outputs().iter().map(|o| &o.value)) {
+            uses[value.index()] += 1;
         }
+        Matcher { graph, uses }
     }
 
     /// The node that defines a value, if one does.

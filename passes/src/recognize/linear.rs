@@ -6,7 +6,7 @@ use snapc_ir::{BuildError, Node, Op, Rebuild, ValueId};
 use super::matcher::Matcher;
 
 /// `x · W + b`.
-pub(super) fn with_bias(
+pub(crate) fn with_bias(
     matcher: &Matcher<'_>,
     node: &Node,
     rebuild: &mut Rebuild<'_>,
@@ -41,7 +41,7 @@ pub(super) fn with_bias(
 }
 
 /// `x · W`.
-pub(super) fn product(
+pub(crate) fn product(
     matcher: &Matcher<'_>,
     node: &Node,
     rebuild: &mut Rebuild<'_>,

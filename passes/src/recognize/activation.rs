@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 3;
 const QUICK_GELU_SLOPE: f64 = 1.702;
 
 /// `x · sigmoid(x)`.
-pub(super) fn silu(
+pub(crate) fn silu(
     matcher: &Matcher<'_>,
     node: &Node,
     rebuild: &mut Rebuild<'_>,
@@ -27,7 +27,7 @@ pub(super) fn silu(
 }
 
 /// `x · sigmoid(1.702 x)`.
-pub(super) fn quick_gelu(
+pub(crate) fn quick_gelu(
     matcher: &Matcher<'_>,
     node: &Node,
     rebuild: &mut Rebuild<'_>,
@@ -62,7 +62,7 @@ fn gated(
 }
 
 /// `x/2 · (1 + erf(x/√2))`, the three factors in any order.
-pub(super) fn gelu(
+pub(crate) fn gelu(
     matcher: &Matcher<'_>,
     node: &Node,
     rebuild: &mut Rebuild<'_>,

@@ -10,7 +10,7 @@ const MAX_STEPS: usize = 8;
 
 /// Rows of `x[N,S,C]`, flattened to `[N·S,C]`, at `index[i] + i·S`: torch writes `x[arange(N), index]` so, which pools
 /// the text encoder's states.
-pub(super) fn shared_batch(
+pub(crate) fn shared_batch(
     matcher: &Matcher<'_>,
     node: &Node,
     rebuild: &mut Rebuild<'_>,
