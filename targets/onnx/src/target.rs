@@ -55,7 +55,9 @@ impl Target for OnnxTarget {
         if options.attention == AttentionForm::Sdpa {
             return Err(TargetError::Option {
                 option: "--attention",
-                reason: "ONNX has an attention operator since opset 23 only; choose auto or decomposed".to_owned(),
+                reason:
+                    "ONNX has an attention operator since opset 23 only; choose auto or decomposed"
+                        .to_owned(),
             });
         }
         Ok(program)

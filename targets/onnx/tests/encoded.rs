@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use prost::Message;
 use snapc_ir::ops::{Add, Conv2d, FakeQuantize, Gather, GroupNorm, Linear, Slice};
-use snapc_ir::{DType, Encoding, Graph, LazyTensor, Shape, Tensor, TensorType, ValueId, eval, verify};
+use snapc_ir::{
+    DType, Encoding, Graph, LazyTensor, Shape, Tensor, TensorType, ValueId, eval, verify,
+};
 use snapc_onnx::proto::ModelProto;
 use support::{Call, Noise, emit_graphs, psnr, run_onnx};
 
@@ -35,7 +37,11 @@ fn affine(bits: u32, groups: &[usize], with_zero_points: bool) -> Encoding {
     let step = if bits == 8 { 0.008 } else { 0.15 };
     let scale = (0..count).map(|i| step * (1.0 + (i % 7) as f32 / 10.0));
     let zero = (0..count).map(|i| (i % 5) as i8 - 2);
-    let zero: Vec<i8> = if with_zero_points { zero.collect() } else { Vec::new() };
+    let zero: Vec<i8> = if with_zero_points {
+        zero.collect()
+    } else {
+        Vec::new()
+    };
     Encoding::affine(bits, groups, half(scale.collect()), zero).unwrap()
 }
 
@@ -96,14 +102,37 @@ impl Use {
         match self {
             Use::Gemm | Use::MatMul => graph.add(Linear {}, &[x, weight], name),
             Use::Conv | Use::Pointwise => {
-                let pads = if matches!(self, Use::Conv) { [1; 4] } else { [0; 4] };
-                let op = Conv2d { strides: [1, 1], pads, groups: 1 };
+                let pads = if matches!(self, Use::Conv) {
+                    [1; 4]
+                } else {
+                    [0; 4]
+                };
+                let op = Conv2d {
+                    strides: [1, 1],
+                    pads,
+                    groups: 1,
+                };
                 graph.add(op, &[x, weight], name)
             }
-            Use::Rows => graph.add(Gather { axis: 0, batch_dims: 0 }, &[weight, x], name),
+            Use::Rows => graph.add(
+                Gather {
+                    axis: 0,
+                    batch_dims: 0,
+                },
+                &[weight, x],
+                name,
+            ),
             Use::Channels => {
-                let bias = graph.parameter("bias", LazyTensor::from_f32(&[8], &[0.5; 8]).cast(dtype));
-                graph.add(GroupNorm { groups: 2, epsilon: 1e-5 }, &[x, weight, bias], name)
+                let bias =
+                    graph.parameter("bias", LazyTensor::from_f32(&[8], &[0.5; 8]).cast(dtype));
+                graph.add(
+                    GroupNorm {
+                        groups: 2,
+                        epsilon: 1e-5,
+                    },
+                    &[x, weight, bias],
+                    name,
+                )
             }
         }
         .unwrap()
@@ -135,7 +164,9 @@ fn case(form: Use, encoding: Encoding, dtype: DType) -> Case {
     let mut input_tensor = input;
     input_tensor.round_to(ty.dtype);
     let x = graph.input("x", ty);
-    let weight = values(form.weight(), 5).cast(dtype).encode(Arc::new(encoding));
+    let weight = values(form.weight(), 5)
+        .cast(dtype)
+        .encode(Arc::new(encoding));
     let weight = graph.parameter("layer.weight", weight);
     let y = form.add(&mut graph, x, weight, dtype);
     graph.output("y", y);
@@ -167,11 +198,20 @@ fn cases(dtype: DType) -> Vec<Case> {
         }
         for bits in [1, 2, 3, 4, 6, 8] {
             for parts in [[1, 1], [2, 1], [rows, 1], [1, 2], [2, 2]] {
-                cases.push(case(form, palette(bits, &groups(parts[0], parts[1])), dtype));
+                cases.push(case(
+                    form,
+                    palette(bits, &groups(parts[0], parts[1])),
+                    dtype,
+                ));
             }
         }
     }
-    for encoding in [affine(8, &[8], true), affine(8, &[2], false), palette(4, &[1]), palette(3, &[2])] {
+    for encoding in [
+        affine(8, &[8], true),
+        affine(8, &[2], false),
+        palette(4, &[1]),
+        palette(3, &[2]),
+    ] {
         cases.push(case(Use::Channels, encoding, dtype));
     }
     cases
