@@ -2,12 +2,12 @@
 //!
 //! # What it does
 //! *By plan*, in the graph `unet`: a block that the plan removes becomes the identity, so that what follows it takes what
-//! it took. A ResNet of an up stage takes a skip besides; it gives what came from the block before and its skip is no longer
-//! needed. It can go only together with the ResNet of the layer that made the skip, so that the network stays one that
-//! diffusers' order of blocks describes; the attention of that layer may stay. A block that the plan duplicates gets a copy right behind it. The
-//! copy's weights are parameters of their own with equal values, under the next free number of the stage, where training
-//! would find them: behind `up_blocks.1.attentions.0` of a stage with three attentions stands `up_blocks.1.attentions.3`.
-//! Numbers of removed blocks are not given again.
+//! it took. A ResNet of an up stage takes a skip besides; it gives what came from the block before, and its skip is no
+//! longer needed. It can go only together with the ResNet of the layer that made the skip, so that diffusers' order of
+//! blocks still describes the network; the attention of that layer may stay. A block that the plan duplicates gets a copy
+//! right behind it. The copy's weights are parameters of their own with equal values, under the next free number of the
+//! stage: behind `up_blocks.1.attentions.0` of a stage with three attentions stands `up_blocks.1.attentions.3`. Numbers of
+//! removed blocks are not given again.
 //!
 //! *By proof*, in every graph: a sum with a residual branch becomes the other operand when the branch ends in a convolution or
 //! linear layer whose weight and bias are all zero, whatever moves follow. A spatial transformer with zero `proj_out` goes
