@@ -27,8 +27,11 @@ fn position(program: &Program, name: &str) -> usize {
         .unwrap()
 }
 
+/// Text of a graph, and stored type and elements of its weights.
+type Content = (String, Vec<(DType, Vec<f32>)>);
+
 /// The text of all graphs and the elements and stored types of all weights.
-fn content(program: &Program) -> Vec<(String, Vec<(DType, Vec<f32>)>)> {
+fn content(program: &Program) -> Vec<Content> {
     let weights = |g: &Graph| {
         let data = g
             .weights()

@@ -11,6 +11,9 @@ use crate::pass::{PassContext, PassError, WeightFault, WeightProblem};
 /// Ratios closer than this to a whole number of groups count as it.
 const TOLERANCE: f64 = 1e-9;
 
+/// Classes, each with sums of squares per channel.
+type Shares = Vec<(usize, Vec<f64>)>;
+
 /// The kept channels of every class that loses some.
 pub(super) struct Selection {
     dimensions: Dimensions,
@@ -121,7 +124,7 @@ impl Prunable {
             let classes = (0..rank).map(|axis| (axis, self.dimensions.class(weight.value, axis)));
             classes.filter(|(_, class)| rank > 1 && self.units.contains_key(class)).collect()
         };
-        let found: Vec<Result<Vec<(usize, Vec<f64>)>, PassError>> = graph
+        let found: Vec<Result<Shares, PassError>> = graph
             .weights()
             .par_iter()
             .map(|weight| {
@@ -130,7 +133,7 @@ impl Prunable {
                 }
                 let axes = axes(weight);
                 if axes.is_empty() {
-                    return Ok(Vec::new());
+                    return Ok(Shares::new());
                 }
                 let data = weight.tensor.to_f32().map_err(|source| PassError::Weights {
                     pass,
