@@ -10,6 +10,9 @@ pub trait Progress: Sync {
 
     /// Whether the user wants to stop. Asked between pieces of at most a few megabytes.
     fn cancelled(&self) -> bool;
+
+    /// Something that the user asked for and the format does not hold, so that it is written in another way: one sentence.
+    fn note(&self, _note: &str) {}
 }
 
 /// Shows nothing and never cancels.

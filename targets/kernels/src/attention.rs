@@ -305,7 +305,9 @@ impl Call<'_> {
         (out, stride): (&mut [f32], usize),
         accumulate: bool,
     ) {
-        let (run, width) = self.table.tile(rows, columns.min(self.table.tile_width));
+        let (run, width) = self
+            .table
+            .tile(None, rows, columns.min(self.table.tile_width));
         assert!(depth <= DEPTH && left.len() >= (rows - 1) * ROW_STRIDE + depth);
         assert!(right.len() + PANEL_WIDTH >= depth * PANEL_WIDTH + width);
         assert!(out.len() >= (rows - 1) * stride + width);

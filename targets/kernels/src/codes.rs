@@ -172,7 +172,7 @@ fn unpacked(row: &[u8], bits: usize) -> [u8; PANEL_WIDTH] {
 }
 
 /// 32 elements of a panel as f32.
-fn line(panels: &Weights<'_>, line: usize) -> [f32; PANEL_WIDTH] {
+pub(crate) fn line(panels: &Weights<'_>, line: usize) -> [f32; PANEL_WIDTH] {
     let range = line * PANEL_WIDTH..(line + 1) * PANEL_WIDTH;
     let mut wide = [0.0; PANEL_WIDTH];
     match panels {

@@ -1,8 +1,9 @@
 //! Convolution as a matrix product whose left rows are gathered where they are needed.
 
-use crate::direct::Direct;
+use crate::direct::{self, Direct};
 use crate::error::{KernelError, check_length, product};
 use crate::gemm::{RowSource, check_product};
+use crate::integers::{PER_WORD, Quantized, QuantizedRows};
 use crate::{Epilogue, Kernels, PanelMatrix, Pool};
 
 /// Shape of a convolution over images with channels last.
@@ -48,6 +49,32 @@ impl Conv2d {
                 kernel: NAME,
                 reason: "the kernel does not fit the padded image, or the stride is zero",
             })
+    }
+
+    /// Checks the operands; rows and columns of an output image, and all output pixels.
+    fn check(
+        &self,
+        input: &[f32],
+        weights: &PanelMatrix<'_>,
+        epilogue: Epilogue<'_>,
+        out: &[f32],
+    ) -> Result<([usize; 2], usize), KernelError> {
+        let output = self.output_size()?;
+        let elements = product(&[self.batch, self.height, self.width, self.channels]);
+        check_length(NAME, "input", elements, input.len())?;
+        let taps = product(&[self.kernel[0], self.kernel[1], self.channels]);
+        if taps != Some(weights.depth()) {
+            return Err(KernelError::Shape {
+                kernel: NAME,
+                reason: "a row of the weights does not have kernel size times input channels elements",
+            });
+        }
+        let rows = product(&[self.batch, output[0], output[1]]).ok_or(KernelError::Shape {
+            kernel: NAME,
+            reason: "the output does not fit the address space",
+        })?;
+        check_product(NAME, rows, weights, epilogue, out)?;
+        Ok((output, rows))
     }
 }
 
@@ -110,28 +137,15 @@ impl Kernels {
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) -> Result<(), KernelError> {
-        let output = shape.output_size()?;
-        let elements = product(&[shape.batch, shape.height, shape.width, shape.channels]);
-        check_length(NAME, "input", elements, input.len())?;
-        let taps = product(&[shape.kernel[0], shape.kernel[1], shape.channels]);
-        if taps != Some(weights.depth()) {
-            return Err(KernelError::Shape {
-                kernel: NAME,
-                reason: "a row of the weights does not have kernel size times input channels elements",
-            });
-        }
-        let rows = product(&[shape.batch, output[0], output[1]]).ok_or(KernelError::Shape {
-            kernel: NAME,
-            reason: "the output does not fit the address space",
-        })?;
-        check_product(NAME, rows, weights, epilogue, out)?;
-        if Direct::suits(&shape) {
-            let result = self.result(weights.columns(), epilogue, out);
+        let (output, rows) = shape.check(input, weights, epilogue, out)?;
+        let result = self.result(weights.columns(), epilogue, None, out);
+        if direct::suits(&shape, 1) {
             let direct = Direct {
                 shape,
                 output,
                 input,
                 weights,
+                quantizer: None,
                 result,
             };
             direct.run(pool);
@@ -142,7 +156,52 @@ impl Kernels {
             output,
             data: input,
         };
-        self.multiply(pool, rows, &source, weights, epilogue, out);
+        self.multiply(pool, rows, &source, weights, result);
+        Ok(())
+    }
+
+    /// As [`Kernels::conv2d`] where `input` is on a grid and `weights` are codes of eight bits, see
+    /// [`Kernels::gemm_quantized`].
+    ///
+    /// # Errors
+    /// As [`Kernels::gemm_quantized`].
+    #[allow(clippy::too_many_arguments, reason = "as conv2d, with the grid")]
+    pub fn conv2d_quantized(
+        &self,
+        pool: &Pool,
+        shape: Conv2d,
+        input: &[f32],
+        left: Quantized<'_>,
+        weights: &PanelMatrix<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
+        let (output, rows) = shape.check(input, weights, epilogue, out)?;
+        let parts = self.integer_parts("conv2d_quantized", weights, left)?;
+        let result = self.result(weights.columns(), epilogue, Some(parts.integers), out);
+        if direct::suits(&shape, PER_WORD) {
+            let direct = Direct {
+                shape,
+                output,
+                input,
+                weights: &parts.words,
+                quantizer: Some(parts.quantizer),
+                result,
+            };
+            direct.run(pool);
+            return Ok(());
+        }
+        let source = QuantizedRows {
+            rows: Patches {
+                shape,
+                output,
+                data: input,
+            },
+            depth: weights.depth(),
+            table: self.table,
+            quantizer: parts.quantizer,
+        };
+        self.multiply(pool, rows, &source, &parts.words, result);
         Ok(())
     }
 }

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use crate::conv2d::Conv2d;
+use crate::integers::{PER_WORD, Quantizer};
 use crate::panels::{Ahead, PanelSource};
 use crate::pool::{Scratch, share};
 use crate::result::{Block, ResultMatrix};
 use crate::tile::{DEPTH, ROW_STRIDE};
-use crate::{PANEL_WIDTH, PanelMatrix, Pool};
+use crate::{PANEL_WIDTH, Pool};
 
 /// Output pixels of a block: their inputs stay in the second-level cache while every panel of weights passes by.
 const BLOCK_PIXELS: usize = 256;
@@ -22,12 +23,14 @@ const MAX_KERNEL: usize = 7;
 const MIN_CHANNELS: usize = 64;
 
 /// A convolution whose operands were checked.
-pub(crate) struct Direct<'a> {
+pub(crate) struct Direct<'a, W> {
     pub shape: Conv2d,
     /// Rows and columns of an output image.
     pub output: [usize; 2],
     pub input: &'a [f32],
-    pub weights: &'a PanelMatrix<'a>,
+    pub weights: &'a W,
+    /// How the input becomes codes, for a product of integers: four channels are a word.
+    pub quantizer: Option<Quantizer>,
     pub result: ResultMatrix<'a>,
 }
 
@@ -39,16 +42,17 @@ struct Tiling {
     extent: [usize; 2],
 }
 
-impl Direct<'_> {
-    /// Whether this is the better way for such a convolution.
-    pub(crate) fn suits(shape: &Conv2d) -> bool {
-        let [kh, kw] = shape.kernel;
-        shape.stride == [1, 1]
-            && kh * kw > 1
-            && kh.max(kw) <= MAX_KERNEL
-            && shape.channels >= MIN_CHANNELS
-    }
+/// Whether this is the better way for such a convolution, with so many channels in a word.
+pub(crate) fn suits(shape: &Conv2d, per_word: usize) -> bool {
+    let [kh, kw] = shape.kernel;
+    shape.stride == [1, 1]
+        && kh * kw > 1
+        && kh.max(kw) <= MAX_KERNEL
+        && shape.channels >= MIN_CHANNELS
+        && shape.channels.is_multiple_of(per_word)
+}
 
+impl<W: PanelSource> Direct<'_, W> {
     /// Computes the convolution. Threads share the blocks, or the output channels where there are few blocks.
     pub(crate) fn run(&self, pool: &Pool) {
         let tiling = self.tiling();
@@ -63,6 +67,14 @@ impl Direct<'_> {
             pool.split(panels, |own, scratch| {
                 (0..blocks).for_each(|block| self.block(&tiling, block, own.clone(), scratch));
             });
+        }
+    }
+
+    /// Words of a pixel.
+    fn words(&self) -> usize {
+        match self.quantizer {
+            Some(_) => self.shape.channels / PER_WORD,
+            None => self.shape.channels,
         }
     }
 
@@ -88,7 +100,7 @@ impl Direct<'_> {
         let memory = scratch.take(largest * ROW_STRIDE + DEPTH * PANEL_WIDTH);
         let (patch, widened) = memory.split_at_mut(largest * ROW_STRIDE);
 
-        let channels = self.shape.channels;
+        let channels = self.words();
         let slices = channels.div_ceil(DEPTH);
         let steps = slices * kh * kw;
         for slice in 0..slices {
@@ -126,12 +138,12 @@ impl Direct<'_> {
         }
     }
 
-    /// Copies some channels of the input pixels under a block, zeros outside the image: `[rows][columns][ROW_STRIDE]`.
+    /// Copies some words of the input pixels under a block, zeros outside the image: `[rows][columns][ROW_STRIDE]`.
     fn gather(
         &self,
         image: usize,
         [y, x]: [Range<usize>; 2],
-        channels: Range<usize>,
+        words: Range<usize>,
         patch: &mut [f32],
     ) {
         let s = &self.shape;
@@ -141,15 +153,21 @@ impl Direct<'_> {
             let row = row.checked_sub(s.pads[0]).filter(|row| *row < s.height);
             let pixels = pixels.by_ref().take(x.len() + kw - 1);
             for (column, pixel) in (x.start..).zip(pixels) {
-                let pixel = &mut pixel[..channels.len()];
+                let pixel = &mut pixel[..words.len()];
                 let column = column.checked_sub(s.pads[1]).filter(|c| *c < s.width);
-                match row.zip(column) {
-                    Some((row, column)) => {
-                        let at = ((image * s.height + row) * s.width + column) * s.channels;
-                        let source = at + channels.start..at + channels.end;
-                        pixel.copy_from_slice(&self.input[source]);
+                let source = row.zip(column).map(|(row, column)| {
+                    let at = ((image * s.height + row) * s.width + column) * s.channels;
+                    &self.input[at..at + s.channels]
+                });
+                match (source, &self.quantizer) {
+                    (Some(x), None) => pixel.copy_from_slice(&x[words.clone()]),
+                    (None, None) => pixel.fill(0.0),
+                    (Some(x), Some(quantizer)) => {
+                        let own = &x[words.start * PER_WORD..words.end * PER_WORD];
+                        // SAFETY: the table is of this processor.
+                        unsafe { (self.result.table.quantize)(own, quantizer, pixel) };
                     }
-                    None => pixel.fill(0.0),
+                    (None, Some(quantizer)) => pixel.fill(quantizer.zeros()),
                 }
             }
         }

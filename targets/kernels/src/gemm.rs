@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::error::{KernelError, check_length, product};
 use crate::panels::{Ahead, PanelSource};
 use crate::pool::{Output, Scratch, share};
-use crate::result::{Block, ResultMatrix};
+use crate::result::{Block, Integers, ResultMatrix};
 use crate::tile::{DEPTH, ROW_STRIDE};
 use crate::{Epilogue, Kernels, PANEL_WIDTH, PanelMatrix, Pool};
 
@@ -51,7 +51,8 @@ impl Kernels {
         check_length("gemm", "a", product(&[rows, depth]), a.len())?;
         check_product("gemm", rows, weights, epilogue, out)?;
         let source = DenseRows { data: a, depth };
-        self.multiply(pool, rows, &source, weights, epilogue, out);
+        let result = self.result(weights.columns(), epilogue, None, out);
+        self.multiply(pool, rows, &source, weights, result);
         Ok(())
     }
 
@@ -62,12 +63,16 @@ impl Kernels {
         rows: usize,
         source: &impl RowSource,
         weights: &impl PanelSource,
-        epilogue: Epilogue<'_>,
-        out: &mut [f32],
+        result: ResultMatrix<'_>,
     ) {
         let row_panels = rows.div_ceil(self.table.tile_rows);
         let column_panels = weights.columns().div_ceil(PANEL_WIDTH);
-        let product = self.product(rows, source, weights, epilogue, out);
+        let product = Product {
+            rows,
+            source,
+            weights,
+            result,
+        };
         // Parts write disjoint elements: whole rows, or whole columns.
         if row_panels >= 4 * pool.threads() {
             pool.split(row_panels, |own, scratch| {
@@ -93,7 +98,7 @@ impl Kernels {
             rows,
             source,
             weights,
-            result: self.result(weights.columns(), epilogue, out),
+            result: self.result(weights.columns(), epilogue, None, out),
         }
     }
 
@@ -102,12 +107,14 @@ impl Kernels {
         &self,
         columns: usize,
         epilogue: Epilogue<'a>,
+        integers: Option<Integers<'a>>,
         out: &'a mut [f32],
     ) -> ResultMatrix<'a> {
         ResultMatrix {
             table: self.table,
             columns,
             epilogue,
+            integers,
             out: Output::new(out),
         }
     }

@@ -1,7 +1,7 @@
 //! The choice of an instruction set.
 
 use crate::error::KernelError;
-use crate::table::{self, Table};
+use crate::table::{self, Dot, Table};
 
 /// An instruction set that kernels exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +31,32 @@ impl InstructionSet {
     }
 }
 
+impl InstructionSet {
+    /// The products of integers that go with it on this processor.
+    fn dot(self) -> Option<&'static Dot> {
+        match self {
+            // Slow, but the same nests of loops as everywhere.
+            Self::Portable => Some(&table::PORTABLE_DOT),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avxvnni").then_some(&table::AVX2_DOT),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512vnni").then_some(&table::AVX512_DOT),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => {
+                std::arch::is_aarch64_feature_detected!("dotprod").then_some(&table::NEON_DOT)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The kernels of one instruction set; the operators are its methods.
 #[derive(Clone, Copy)]
 pub struct Kernels {
     /// Only of an instruction set that the processor has: every constructor checks that.
     pub(crate) table: &'static Table,
+    /// Products of integers, of the same tile sizes, when the processor has instructions for them.
+    pub(crate) dot: Option<&'static Dot>,
 }
 
 impl std::fmt::Debug for Kernels {
@@ -76,7 +97,8 @@ impl Kernels {
             _ => None,
         };
         let table = found.ok_or(KernelError::MissingFeature(set.requirement()))?;
-        Ok(Self { table })
+        let dot = set.dot();
+        Ok(Self { table, dot })
     }
 
     /// Name of the instruction set: `portable`, `avx2`, `avx512` or `neon`.

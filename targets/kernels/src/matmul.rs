@@ -59,14 +59,8 @@ impl Kernels {
         if shape.shared {
             let source = DenseRows { data: a, depth };
             let right = RunTimePanels { shape, data: b };
-            self.multiply(
-                pool,
-                batch * rows,
-                &source,
-                &right,
-                Epilogue::default(),
-                out,
-            );
+            let result = self.result(columns, Epilogue::default(), None, out);
+            self.multiply(pool, batch * rows, &source, &right, result);
             return Ok(());
         }
         let operands = |i: usize| {
@@ -80,7 +74,8 @@ impl Kernels {
         if batch < pool.threads() {
             for (i, out) in out.chunks_exact_mut(rows * columns).enumerate() {
                 let (left, right) = operands(i);
-                self.multiply(pool, rows, &left, &right, Epilogue::default(), out);
+                let result = self.result(columns, Epilogue::default(), None, out);
+                self.multiply(pool, rows, &left, &right, result);
             }
             return Ok(());
         }

@@ -214,6 +214,16 @@ impl<'a> PanelMatrix<'a> {
     }
 }
 
+impl<'a> PanelMatrix<'a> {
+    /// The codes, when the elements are stored so.
+    pub(crate) fn codes(&self) -> Option<Codes<'a>> {
+        match &self.data {
+            Data::Codes(codes) => Some(*codes),
+            _ => None,
+        }
+    }
+}
+
 /// The right operand of a product, cut in panels.
 pub(crate) trait PanelSource: Sync {
     /// Columns of the product.

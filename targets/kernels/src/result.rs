@@ -1,9 +1,25 @@
 //! The result of a product, tile by tile.
 
+use crate::codes::{Codebook, Codes, line};
 use crate::pool::Output;
-use crate::table::Table;
-use crate::tile::{DEPTH, MAX_ROWS, ROW_STRIDE, Tile};
+use crate::table::{Dot, Table};
+use crate::tile::{DEPTH, MAX_ROWS, ROW_STRIDE, Tile, TileFn};
 use crate::{Activation, Epilogue, PANEL_WIDTH};
+
+/// What turns sums of products of codes to numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Integers<'a> {
+    /// The tiles, of this processor.
+    pub dot: &'static Dot,
+    /// The weights, of one scale per column.
+    pub codes: Codes<'a>,
+    /// Sums of the codes of each column.
+    pub sums: &'a [i32],
+    /// Scale of the left operand.
+    pub scale: f32,
+    /// What its zero is in the sums.
+    pub zero: i32,
+}
 
 /// The result of a product `[rows][columns]` and what is done to it.
 #[derive(Clone, Copy)]
@@ -11,6 +27,8 @@ pub(crate) struct ResultMatrix<'a> {
     pub table: &'static Table,
     pub columns: usize,
     pub epilogue: Epilogue<'a>,
+    /// For a product of integers.
+    pub integers: Option<Integers<'a>>,
     pub out: Output<'a>,
 }
 
@@ -62,10 +80,12 @@ impl ResultMatrix<'_> {
         let start = block.row * self.columns + column;
         let span = start..start + (rows - 1) * self.columns + width;
         let mut rest = self.epilogue;
-        if let Some(bias) = rest.bias.take().filter(|_| block.first) {
+        // Sums of integers are numbers only when they are complete.
+        let is_number = self.integers.is_none();
+        if let Some(bias) = rest.bias.take_if(|_| is_number).filter(|_| block.first) {
             tile.bias = bias[column..column + width].as_ptr();
         }
-        let plain = rest.activation == Activation::None;
+        let plain = is_number && rest.activation == Activation::None;
         if let Some(residual) = rest.residual.take_if(|_| plain).filter(|_| block.last) {
             tile.residual = residual[span.clone()].as_ptr();
         }
@@ -73,7 +93,7 @@ impl ResultMatrix<'_> {
         // only `width` columns of each row are written, which are the caller's.
         unsafe {
             tile.c = self.out.pointer(span);
-            (self.table.tile(rows, width).0)(tile);
+            (self.tile(rows, width).0)(tile);
         }
         if block.last && !plain {
             for row in block.row..block.row + rows {
@@ -83,13 +103,18 @@ impl ResultMatrix<'_> {
         }
     }
 
+    fn tile(&self, rows: usize, columns: usize) -> (TileFn, usize) {
+        let dot = self.integers.map(|integers| integers.dot);
+        self.table.tile(dot, rows, columns)
+    }
+
     /// The tile of the last columns, fewer than the tile is wide: it goes through a buffer.
     ///
     /// # Safety
     /// As [`ResultMatrix::add`]; `tile` has its operands.
     unsafe fn add_at_edge(&self, block: Block, mut tile: Tile) {
         let used = self.columns - block.column;
-        let (run, width) = self.table.tile(block.rows, used);
+        let (run, width) = self.tile(block.rows, used);
         let mut edge = [0.0; MAX_ROWS * PANEL_WIDTH];
         let out = |r: usize| {
             let at = (block.row + r) * self.columns + block.column;
@@ -113,7 +138,7 @@ impl ResultMatrix<'_> {
         }
     }
 
-    /// Applies what is in `epilogue` to `width` elements of a row.
+    /// Makes numbers of the sums of integers, and applies what is in `epilogue` to `width` elements of a row.
     ///
     /// # Safety
     /// No other reference to them may be alive.
@@ -125,6 +150,25 @@ impl ResultMatrix<'_> {
             residual: epilogue.residual.map(|x| &x[at..at + width]),
         };
         // SAFETY: the caller's promise; the table is of this processor.
-        unsafe { (self.table.epilogue)(self.out.slice(at..at + width), epilogue) };
+        unsafe {
+            let own = self.out.slice(at..at + width);
+            if let Some(integers) = &self.integers {
+                let scales = integers.scales(column / PANEL_WIDTH);
+                let scales = &scales[column % PANEL_WIDTH..][..width];
+                let sums = &integers.sums[column..column + width];
+                (self.table.dequantize)(own, sums, scales, integers.zero, integers.scale);
+            }
+            (self.table.epilogue)(own, epilogue);
+        }
+    }
+}
+
+impl Integers<'_> {
+    /// The scales of the columns of a panel.
+    fn scales(&self, panel: usize) -> [f32; PANEL_WIDTH] {
+        match &self.codes.book {
+            Codebook::Scales { scale, .. } => line(scale, panel),
+            Codebook::Palette { .. } => unreachable!("products of integers have scales"),
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! The table of kernels of each instruction set, filled from one generic definition.
 
 use crate::codes::{self, Grid, MAX_PALETTE};
+use crate::integers::{self, Quantizer};
 use crate::rows::{self, SoftmaxState};
 use crate::simd::Simd;
-use crate::simd::portable::Portable;
+use crate::simd::portable::{Portable, PortableDot};
 use crate::tile::{self, MAX_ROWS, Tile, TileFn};
 use crate::{Activation, Epilogue, Unary};
 
@@ -31,18 +32,87 @@ pub(crate) struct Table {
     pub softmax_step: unsafe fn(&mut [f32], &mut SoftmaxState) -> f32,
     pub widen_scaled: unsafe fn(&[u8], usize, &Grid, &mut [f32]),
     pub widen_looked_up: unsafe fn(&[u8], usize, &[f32; MAX_PALETTE], &mut [f32]),
+    pub quantize: unsafe fn(&[f32], &Quantizer, &mut [f32]),
+    pub interleave: unsafe fn(&[u8], &mut [f32]),
+    pub dequantize: unsafe fn(&mut [f32], &[i32], &[f32], i32, f32),
 }
 
 impl Table {
-    /// The narrowest tile that has `rows` rows and at least `columns` columns, and its columns.
-    pub(crate) fn tile(&self, rows: usize, columns: usize) -> (TileFn, usize) {
+    /// The narrowest tile that has `rows` rows and at least `columns` columns, and its columns. Its words are numbers, or
+    /// codes when `dot` is given, which must be that of the same processor.
+    pub(crate) fn tile(
+        &self,
+        dot: Option<&'static Dot>,
+        rows: usize,
+        columns: usize,
+    ) -> (TileFn, usize) {
         assert!((1..=self.tile_rows).contains(&rows) && columns <= self.tile_width);
+        let tiles = dot.map_or(&self.tiles, |dot| &dot.tiles);
         if columns <= self.tile_width / 2 {
-            (self.tiles[0][rows - 1], self.tile_width / 2)
+            (tiles[0][rows - 1], self.tile_width / 2)
         } else {
-            (self.tiles[1][rows - 1], self.tile_width)
+            (tiles[1][rows - 1], self.tile_width)
         }
     }
+}
+
+/// Tiles whose words are four codes each, of the sizes of a [`Table`].
+pub(crate) struct Dot {
+    tiles: [[TileFn; MAX_ROWS]; 2],
+    /// What is taken off the codes of the left operand, so that they are of the type that the instructions read.
+    pub offset: u8,
+}
+
+macro_rules! dot {
+    ($name:ident, $module:ident, $rows:expr, $offset:literal, $arithmetic:ty, $token:expr $(, #[$feature:meta])?) => {
+        mod $module {
+            use super::*;
+
+            $(#[$feature])?
+            unsafe fn run_tile<const R: usize, const WIDE: bool>(t: Tile) {
+                // SAFETY: the token holds by the contract of the table, the operands by that of the tile.
+                unsafe { tile::run::<$arithmetic, R, WIDE>($token, t) }
+            }
+
+            all_tiles!($rows);
+        }
+
+        pub(crate) static $name: Dot = Dot {
+            tiles: $module::TILES,
+            offset: $offset,
+        };
+    };
+}
+
+/// The tiles of a module with a function `run_tile` for up to `$rows` rows.
+macro_rules! all_tiles {
+    ($rows:expr) => {
+        /// `wanted` rows, at most those the registers hold.
+        const fn rows_of(wanted: usize) -> usize {
+            if wanted < $rows { wanted } else { $rows }
+        }
+
+        const fn tiles<const WIDE: bool>() -> [TileFn; MAX_ROWS] {
+            [
+                run_tile::<{ rows_of(1) }, WIDE>,
+                run_tile::<{ rows_of(2) }, WIDE>,
+                run_tile::<{ rows_of(3) }, WIDE>,
+                run_tile::<{ rows_of(4) }, WIDE>,
+                run_tile::<{ rows_of(5) }, WIDE>,
+                run_tile::<{ rows_of(6) }, WIDE>,
+                run_tile::<{ rows_of(7) }, WIDE>,
+                run_tile::<{ rows_of(8) }, WIDE>,
+                run_tile::<{ rows_of(9) }, WIDE>,
+                run_tile::<{ rows_of(10) }, WIDE>,
+                run_tile::<{ rows_of(11) }, WIDE>,
+                run_tile::<{ rows_of(12) }, WIDE>,
+                run_tile::<{ rows_of(13) }, WIDE>,
+                run_tile::<{ rows_of(14) }, WIDE>,
+            ]
+        }
+
+        pub(super) const TILES: [[TileFn; MAX_ROWS]; 2] = [tiles::<false>(), tiles::<true>()];
+    };
 }
 
 macro_rules! table {
@@ -117,31 +187,22 @@ macro_rules! table {
                 codes::looked_up(unsafe { $token }, rows, bits, palette, out);
             }
 
-            /// `wanted` rows, at most those the registers hold.
-            const fn rows_of(wanted: usize) -> usize {
-                if wanted < <$simd>::TILE_ROWS { wanted } else { <$simd>::TILE_ROWS }
+            $(#[$feature])?
+            pub(super) unsafe fn quantize(x: &[f32], quantizer: &Quantizer, words: &mut [f32]) {
+                integers::quantize(x, quantizer, words);
             }
 
-            const fn tiles<const WIDE: bool>() -> [TileFn; MAX_ROWS] {
-                [
-                    run_tile::<{ rows_of(1) }, WIDE>,
-                    run_tile::<{ rows_of(2) }, WIDE>,
-                    run_tile::<{ rows_of(3) }, WIDE>,
-                    run_tile::<{ rows_of(4) }, WIDE>,
-                    run_tile::<{ rows_of(5) }, WIDE>,
-                    run_tile::<{ rows_of(6) }, WIDE>,
-                    run_tile::<{ rows_of(7) }, WIDE>,
-                    run_tile::<{ rows_of(8) }, WIDE>,
-                    run_tile::<{ rows_of(9) }, WIDE>,
-                    run_tile::<{ rows_of(10) }, WIDE>,
-                    run_tile::<{ rows_of(11) }, WIDE>,
-                    run_tile::<{ rows_of(12) }, WIDE>,
-                    run_tile::<{ rows_of(13) }, WIDE>,
-                    run_tile::<{ rows_of(14) }, WIDE>,
-                ]
+            $(#[$feature])?
+            pub(super) unsafe fn interleave(rows: &[u8], words: &mut [f32]) {
+                integers::interleave(rows, words);
             }
 
-            pub(super) const TILES: [[TileFn; MAX_ROWS]; 2] = [tiles::<false>(), tiles::<true>()];
+            $(#[$feature])?
+            pub(super) unsafe fn dequantize(x: &mut [f32], sums: &[i32], scales: &[f32], zero: i32, scale: f32) {
+                integers::dequantize(x, sums, scales, zero, scale);
+            }
+
+            all_tiles!(<$simd>::TILE_ROWS);
         }
 
         pub(crate) static $name: Table = Table {
@@ -161,6 +222,9 @@ macro_rules! table {
             softmax_step: $module::softmax_step,
             widen_scaled: $module::widen_scaled,
             widen_looked_up: $module::widen_looked_up,
+            quantize: $module::quantize,
+            interleave: $module::interleave,
+            dequantize: $module::dequantize,
         };
     };
 }
@@ -172,13 +236,29 @@ unsafe fn portable() -> Portable {
 }
 
 table!(PORTABLE, portable_kernels, "portable", Portable, portable());
+dot!(
+    PORTABLE_DOT,
+    portable_dot,
+    Portable::TILE_ROWS,
+    0,
+    PortableDot,
+    PortableDot
+);
 #[cfg(target_arch = "aarch64")]
-use crate::simd::neon::Neon;
+use crate::simd::neon::{Neon, NeonDot};
 #[cfg(target_arch = "aarch64")]
 table!(NEON, neon_kernels, "neon", Neon, Neon::assume(), #[target_feature(enable = "neon")]);
+#[cfg(target_arch = "aarch64")]
+dot!(NEON_DOT, neon_dot, Neon::TILE_ROWS, 128, NeonDot, NeonDot::assume(), #[target_feature(enable = "neon,dotprod")]);
+#[cfg(target_arch = "x86_64")]
+use crate::simd::vnni::{Avx512Vnni, AvxVnni};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::x86::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]
 table!(AVX2, avx2_kernels, "avx2", Avx2, Avx2::assume(), #[target_feature(enable = "avx2,fma,f16c")]);
 #[cfg(target_arch = "x86_64")]
+dot!(AVX2_DOT, avx2_dot, Avx2::TILE_ROWS, 0, AvxVnni, AvxVnni::assume(), #[target_feature(enable = "avx2,avxvnni")]);
+#[cfg(target_arch = "x86_64")]
 table!(AVX512, avx512_kernels, "avx512", Avx512, Avx512::assume(), #[target_feature(enable = "avx512f")]);
+#[cfg(target_arch = "x86_64")]
+dot!(AVX512_DOT, avx512_dot, Avx512::TILE_ROWS, 0, Avx512Vnni, Avx512Vnni::assume(), #[target_feature(enable = "avx512f,avx512vnni")]);

@@ -163,6 +163,11 @@ impl Compiled {
 
     fn write(&self, path: &Path, progress: &dyn Progress) -> Result<(), TargetError> {
         let weights = self.layout.placements().iter().map(|p| p.length).sum();
+        for (name, lowered) in self.stages.values() {
+            for note in &lowered.notes {
+                progress.note(&format!("graph '{name}': {note}"));
+            }
+        }
         progress.start("write", weights);
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).open(path);

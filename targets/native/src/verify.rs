@@ -92,9 +92,12 @@ fn weight_fault(container: &Container, stage: Stage, weight: &Weight) -> Option<
         Ok(tensor) => tensor,
         Err(error) => return Some(error.problem.to_string()),
     };
-    let dims = weight.dims.iter().map(|&n| u64::from(n));
-    if !dims.eq(tensor.shape().iter().copied()) {
-        let (found, expected) = (tensor.shape(), &weight.dims);
+    let expected: Vec<u64> = match weight.storage {
+        Storage::Codes(codes) => codes.packed_dims(&weight.dims).to_vec(),
+        _ => weight.dims.iter().map(|&n| n.into()).collect(),
+    };
+    if tensor.shape() != expected {
+        let found = tensor.shape();
         return Some(format!("shape {found:?}, the program reads {expected:?}"));
     }
     let wanted = layout(weight.storage);
@@ -107,6 +110,7 @@ fn weight_fault(container: &Container, stage: Stage, weight: &Weight) -> Option<
         Storage::F32 => &[DType::F32],
         Storage::I32 => &[DType::I32],
         Storage::Rows | Storage::Panels => &[DType::F32, DType::F16, DType::Bf16],
+        Storage::Codes(_) => &[DType::U8],
     };
     let found = variant.dtype;
     let fault = || format!("the type is {found}, which the program does not read there");

@@ -9,6 +9,8 @@ pub(crate) mod math;
 pub(crate) mod neon;
 pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod vnni;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
 /// Arithmetic over a vector of f32 lanes.

@@ -1,8 +1,10 @@
 //! NEON, which every 64-bit ARM processor has.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use super::{MAX_LANES, Simd};
+use crate::tile::Arithmetic;
 
 /// Proof that the processor has NEON; four lanes.
 #[derive(Clone, Copy)]
@@ -117,5 +119,72 @@ impl Simd for Neon {
         let mut lanes = [0.0; MAX_LANES];
         self.store(&mut lanes, v);
         lanes
+    }
+}
+
+/// Proof that the processor has NEON and its dot products; four words of four codes, all signed.
+#[derive(Clone, Copy)]
+pub(crate) struct NeonDot(());
+
+impl NeonDot {
+    /// # Safety
+    /// The processor must have NEON and `dotprod`.
+    #[inline(always)]
+    pub(crate) unsafe fn assume() -> Self {
+        Self(())
+    }
+}
+
+impl Arithmetic for NeonDot {
+    type V = int32x4_t;
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    fn zero(self) -> int32x4_t {
+        // SAFETY: `self` proves the instructions.
+        unsafe { vdupq_n_s32(0) }
+    }
+
+    #[inline(always)]
+    unsafe fn broadcast(self, x: *const f32) -> int32x4_t {
+        // SAFETY: `self` proves the instructions; the caller grants a word.
+        unsafe { vld1q_dup_s32(x.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn read(self, x: *const f32) -> int32x4_t {
+        // SAFETY: `self` proves the instructions; the caller grants four words.
+        unsafe { vld1q_s32(x.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn write(self, x: *mut f32, v: int32x4_t) {
+        // SAFETY: `self` proves the instructions; the caller grants four words.
+        unsafe { vst1q_s32(x.cast(), v) }
+    }
+
+    #[inline(always)]
+    fn ahead(self, _x: *const f32) {}
+
+    #[inline(always)]
+    fn sum(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: `self` proves the instructions.
+        unsafe { vaddq_s32(a, b) }
+    }
+
+    #[inline(always)]
+    fn accumulate(self, a: int32x4_t, b: int32x4_t, sum: int32x4_t) -> int32x4_t {
+        let mut sum = sum;
+        // SAFETY: `self` proves the instruction, which works on registers alone; its intrinsic is not stable.
+        unsafe {
+            asm!(
+                "sdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+                sum = inout(vreg) sum,
+                a = in(vreg) a,
+                b = in(vreg) b,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sum
     }
 }

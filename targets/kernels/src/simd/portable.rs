@@ -1,6 +1,7 @@
 //! Vectors as arrays: for processors without instructions of our own choice; the compiler vectorizes what it can.
 
 use super::{MAX_LANES, Simd};
+use crate::tile::Arithmetic;
 
 /// Eight lanes in an array.
 #[derive(Clone, Copy)]
@@ -99,5 +100,54 @@ impl Simd for Portable {
     #[inline(always)]
     fn to_lanes(self, v: Lanes) -> [f32; MAX_LANES] {
         std::array::from_fn(|i| if i < 8 { v[i] } else { 0.0 })
+    }
+}
+
+/// Words of four codes in an array, the left ones unsigned and the right ones signed.
+#[derive(Clone, Copy)]
+pub(crate) struct PortableDot;
+
+impl Arithmetic for PortableDot {
+    type V = [i32; 8];
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn zero(self) -> [i32; 8] {
+        [0; 8]
+    }
+
+    #[inline(always)]
+    unsafe fn broadcast(self, x: *const f32) -> [i32; 8] {
+        // SAFETY: the caller grants a readable word.
+        [unsafe { x.cast::<i32>().read() }; 8]
+    }
+
+    #[inline(always)]
+    unsafe fn read(self, x: *const f32) -> [i32; 8] {
+        // SAFETY: the caller grants eight readable words, of the alignment of i32.
+        unsafe { x.cast::<[i32; 8]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn write(self, x: *mut f32, v: [i32; 8]) {
+        // SAFETY: the caller grants eight writable words, of the alignment of i32.
+        unsafe { x.cast::<[i32; 8]>().write(v) }
+    }
+
+    #[inline(always)]
+    fn ahead(self, _x: *const f32) {}
+
+    #[inline(always)]
+    fn sum(self, a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    fn accumulate(self, a: [i32; 8], b: [i32; 8], sum: [i32; 8]) -> [i32; 8] {
+        std::array::from_fn(|i| {
+            let codes = a[i].to_ne_bytes().into_iter().zip(b[i].to_ne_bytes());
+            let products = codes.map(|(a, b)| i32::from(a) * i32::from(b.cast_signed()));
+            products.fold(sum[i], i32::wrapping_add)
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! Operators that work element by element: they take their operands in whatever order these have.
 
+use snapc_ir::ops::FakeQuantize;
 use snapc_ir::{DType, Dim, Node, TensorType, ValueId};
 use snapc_program::{Binary, Element, Op, Operand, Rounding, Unary};
 use snapc_target::TargetError;
@@ -11,6 +12,20 @@ impl Lowering<'_> {
     pub(super) fn unary(&mut self, node: &Node, function: Unary) -> Result<Place, TargetError> {
         let x = self.placed(node.operands[0], node)?;
         self.compute(node, Op::Unary(function), vec![x.operand], x.order)
+    }
+
+    pub(super) fn fake_quantize(
+        &mut self,
+        node: &Node,
+        grid: &FakeQuantize,
+    ) -> Result<Place, TargetError> {
+        let x = self.placed(node.operands[0], node)?;
+        let op = Op::FakeQuantize {
+            scale: grid.scale,
+            // A verified operator has one of at most 255.
+            zero_point: grid.zero_point as u8,
+        };
+        self.compute(node, op, vec![x.operand], x.order)
     }
 
     pub(super) fn binary(&mut self, node: &Node, function: Binary) -> Result<Place, TargetError> {

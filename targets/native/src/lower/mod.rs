@@ -6,6 +6,7 @@
 
 mod constants;
 mod elementwise;
+mod encoded;
 mod fusion;
 mod movement;
 mod norm;
@@ -14,13 +15,17 @@ mod product;
 mod weights;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use snapc_ir::{DType, Dim, Graph, LazyTensor, Node, Op, TensorType, ValueId, Verified};
-use snapc_program::{Element, Instruction, Operand, Rounding, Storage, Type, Unary};
+use snapc_ir::{DType, Dim, Encoding, Graph, LazyTensor, Node, Op, TensorType, ValueId, Verified};
+use snapc_program::{
+    Codebook, Codes, Element, Instruction, Operand, Rounding, Storage, Type, Unary,
+};
 use snapc_target::TargetError;
 
 use crate::compile::Activations;
 use constants::{Constant, constants};
+use encoded::{Book, Encoded};
 use fusion::Fate;
 use order::{Order, moving, plain, position};
 pub use weights::StoredWeight;
@@ -37,6 +42,8 @@ pub struct Lowered {
     pub program: snapc_program::Graph,
     /// The weights of the program, in its order.
     pub weights: Vec<StoredWeight>,
+    /// What the graph asks for and the device does not do, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Lowers a graph.
@@ -51,6 +58,7 @@ pub fn lower(graph: &Verified<'_>, activations: Activations) -> Result<Lowered, 
         activations,
         program: snapc_program::Graph::new(),
         weights: WeightTable::default(),
+        notes: Vec::new(),
         places: vec![None; graph.values().len()],
         constants,
         reordered: BTreeMap::new(),
@@ -67,6 +75,7 @@ pub fn lower(graph: &Verified<'_>, activations: Activations) -> Result<Lowered, 
     Ok(Lowered {
         program: lowering.program,
         weights: lowering.weights.into_weights(),
+        notes: lowering.notes,
     })
 }
 
@@ -83,6 +92,7 @@ struct Lowering<'a> {
     activations: Activations,
     program: snapc_program::Graph,
     weights: WeightTable,
+    notes: Vec<String>,
     /// By value of the IR, as they are defined.
     places: Vec<Option<Place>>,
     /// By value of the IR.
@@ -256,14 +266,91 @@ impl<'a> Lowering<'a> {
         self.weight(name, storage, tensor)
     }
 
-    /// A weight of the program.
+    /// A weight of the program, in floats or integers.
     fn weight(&mut self, name: &str, storage: Storage, tensor: LazyTensor) -> Operand {
+        let reason = match storage {
+            Storage::Rows => "the device gathers from floats",
+            _ => "the device reads it as a value",
+        };
+        self.decoded_weight(name, storage, tensor, reason)
+    }
+
+    /// A weight of the program, with a note when it has codes, which for this reason are not what is stored.
+    fn decoded_weight(
+        &mut self,
+        name: &str,
+        storage: Storage,
+        tensor: LazyTensor,
+        reason: &str,
+    ) -> Operand {
+        let was_encoded = encoded::was_encoded(&tensor);
         let (position, added) = self.weights.add(name, storage, tensor);
         if let Some(weight) = added {
             let declared = self.program.weight(weight.clone());
             declared.expect("the sizes of every constant were checked");
+            if was_encoded {
+                let note = format!("weight '{name}' is stored in floats: {reason}");
+                self.notes.push(note);
+            }
         }
         Operand::Weight(position as u32)
+    }
+
+    /// The weight of a product, whose dimensions are read in this order, as a matrix or kernel of dimensions `shape`: as
+    /// codes when it has some that kernels read.
+    fn product_panels(
+        &mut self,
+        name: &str,
+        tensor: LazyTensor,
+        order: &[usize],
+        shape: &[usize],
+    ) -> Operand {
+        let reason = match (encoded::encoded(&tensor, order), tensor.encoding()) {
+            (Some(Ok(found)), Some(encoding)) => {
+                let encoding = Arc::clone(encoding);
+                return self.codes(name, found, encoding, shape);
+            }
+            (Some(Err(reason)), _) => reason,
+            _ => "a movement behind the codes hides them",
+        };
+        let tensor = tensor.permute(order).reshape(shape);
+        self.decoded_weight(name, Storage::Panels, tensor, reason)
+    }
+
+    /// A weight of codes, behind what they stand for.
+    fn codes(
+        &mut self,
+        name: &str,
+        found: Encoded,
+        encoding: Arc<Encoding>,
+        shape: &[usize],
+    ) -> Operand {
+        if let Some(position) = self.weights.find_codes(name, &found.rows, &encoding) {
+            return Operand::Weight(position as u32);
+        }
+        let mut number = |part: &str, storage, tensor| {
+            let name = format!("{name}.{part}");
+            match self.weight(&name, storage, tensor) {
+                Operand::Weight(number) => number,
+                Operand::Value(_) => unreachable!("a weight was asked for"),
+            }
+        };
+        let book = match found.book {
+            Book::Scales { scale, zero_point } => Codebook::Scales {
+                scale: number("scale", Storage::Panels, scale),
+                zero_point: zero_point.map(|zero| number("zero_point", Storage::Panels, zero)),
+            },
+            Book::Palette(table) => Codebook::Palette {
+                table: number("palette", Storage::F32, table),
+            },
+        };
+        let bits = found.bits;
+        let added = self
+            .weights
+            .add_codes(name, Codes { bits, book }, shape, found.rows, encoding);
+        let declared = self.program.weight(added.1.clone());
+        declared.expect("codes were made for what they stand for");
+        Operand::Weight(added.0 as u32)
     }
 
     /// The operand of a value with its dimensions in this order.
@@ -369,7 +456,7 @@ impl<'a> Lowering<'a> {
             Op::Conv2d(op) => self.grouped_conv2d(node, op),
             Op::Linear(_) => self.linear_of_values(node),
             Op::GroupNorm(_) => unreachable!("every group norm is the head of a chain"),
-            Op::FakeQuantize(_) => Err(self.refuse(node, "the device has no 8-bit arithmetic")),
+            Op::FakeQuantize(op) => self.fake_quantize(node, op),
             Op::TimestepEmbedding(op) => self.timestep_embedding(node, op),
         }
     }

@@ -2,7 +2,7 @@
 
 use snapc_ir::ops::Conv2d;
 use snapc_ir::{LazyTensor, Node, ValueId};
-use snapc_program::{Activation, Binary, Op, Operand, Rounding, Storage};
+use snapc_program::{Activation, Binary, Op, Operand, Rounding};
 use snapc_target::TargetError;
 
 use super::fusion::Chain;
@@ -39,8 +39,8 @@ impl Lowering<'_> {
         self.check_size(head.operands[1], &head.name, head.op.name())?;
         let x = self.ordered(head.operands[0], &order, site(node))?;
         let (name, weight) = self.product_weight(head);
-        let (op, weight) = self.convolution(head, conv, weight, chain)?;
-        let weight = self.weight(&name, Storage::Panels, weight);
+        let (op, shape) = self.convolution(head, conv, weight.shape(), chain)?;
+        let weight = self.product_panels(&name, weight, &order, &shape);
         let mut operands = vec![x, weight];
         operands.extend(self.bias(node, head, chain)?);
         if let Some(residual) = chain.residual {
@@ -49,18 +49,18 @@ impl Lowering<'_> {
         self.compute(node, op, operands, order)
     }
 
-    /// The instruction of a convolution and its weight in the order that the instruction reads. One of single pixels is a
-    /// linear layer.
+    /// The instruction of a convolution, and the dimensions of its weight when the channels are last. One of single pixels is
+    /// a linear layer.
     fn convolution(
         &self,
         head: &Node,
         conv: &Conv2d,
-        weight: LazyTensor,
+        weight: &[usize],
         chain: &Chain,
-    ) -> Result<(Op, LazyTensor), TargetError> {
+    ) -> Result<(Op, Vec<usize>), TargetError> {
         let bias = chain.bias.is_some() || head.operands.len() > 2;
         let (activation, residual) = (chain.activation, chain.residual.is_some());
-        let &[columns, depth, kh, kw] = weight.shape() else {
+        let &[columns, depth, kh, kw] = weight else {
             unreachable!("a verified convolution has a weight of four dimensions");
         };
         if (kh, kw) == (1, 1) && conv.strides == [1, 1] && conv.pads == [0; 4] {
@@ -69,7 +69,7 @@ impl Lowering<'_> {
                 activation,
                 residual,
             };
-            return Ok((op, weight.reshape(&[columns, depth])));
+            return Ok((op, vec![columns, depth]));
         }
         let mut strides = [0; 2];
         for (to, &from) in strides.iter_mut().zip(&conv.strides) {
@@ -86,7 +86,7 @@ impl Lowering<'_> {
             activation,
             residual,
         };
-        Ok((op, weight.permute(&channels_last())))
+        Ok((op, vec![columns, kh, kw, depth]))
     }
 
     /// A convolution whose groups do not mix: one for each, on its channels.
@@ -117,10 +117,10 @@ impl Lowering<'_> {
             let cut = |size: usize| (group * size, (group + 1) * size);
             let (start, end) = cut(columns);
             let part = weight.clone().slice(0, start, end);
-            let (op, part) = self.convolution(node, conv, part, &alone)?;
+            let (op, shape) = self.convolution(node, conv, part.shape(), &alone)?;
             let mut operands = vec![
                 self.range(node, x, 3, cut(depth))?,
-                self.weight(&name, Storage::Panels, part),
+                self.product_panels(&name, part, &order, &shape),
             ];
             if let Some(bias) = bias {
                 operands.push(self.range(node, bias, 0, (start, end))?);
@@ -152,11 +152,12 @@ impl Lowering<'_> {
         self.check_size(head.operands[1], &head.name, head.op.name())?;
         let x = self.with_innermost(head, self.dims(head.operands[0]).len() - 1)?;
         let (name, weight) = self.product_weight(head);
-        let weight = match head.op {
-            snapc_ir::Op::MatMul(_) => weight.permute(&[1, 0]),
-            _ => weight,
+        let order = match head.op {
+            snapc_ir::Op::MatMul(_) => [1, 0],
+            _ => [0, 1],
         };
-        let weight = self.weight(&name, Storage::Panels, weight);
+        let shape = order.map(|d| weight.shape()[d]);
+        let weight = self.product_panels(&name, weight, &order, &shape);
         let mut operands = vec![x.operand, weight];
         let bias = self.bias(node, head, chain)?;
         operands.extend(bias);

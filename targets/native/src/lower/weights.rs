@@ -1,10 +1,11 @@
 //! The weights that a program reads, each stored once in the form it is read in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use snapc_format::{LayoutId, PANEL_WIDTH, TensorPlan};
-use snapc_ir::{DType, LazyTensor};
-use snapc_program::{Storage, Weight};
+use snapc_ir::{DType, Encoding, LazyTensor};
+use snapc_program::{Codes, Storage, Weight};
 
 /// Bytes of the longest weight name that is kept; what is added to make it unique fits behind it.
 const MAX_NAME: usize = 480;
@@ -18,14 +19,25 @@ pub struct StoredWeight {
     pub tensor: LazyTensor,
 }
 
+/// A weight that is stored already.
+struct Known {
+    position: usize,
+    /// For codes, what they stand for.
+    encoding: Option<Arc<Encoding>>,
+}
+
 impl StoredWeight {
     /// What the container's tensor table says.
     pub(crate) fn plan(&self) -> TensorPlan {
-        let dims: Vec<u64> = self.weight.dims.iter().map(|&n| n.into()).collect();
+        let dims: Vec<u64> = match self.weight.storage {
+            Storage::Codes(codes) => codes.packed_dims(&self.weight.dims).to_vec(),
+            _ => self.weight.dims.iter().map(|&n| n.into()).collect(),
+        };
         let dtype = match self.tensor.dtype() {
             DType::F16 => snapc_format::DType::F16,
             DType::BF16 => snapc_format::DType::Bf16,
             DType::I32 => snapc_format::DType::I32,
+            DType::U8 => snapc_format::DType::U8,
             // Other integers have been cast.
             _ => snapc_format::DType::F32,
         };
@@ -40,7 +52,7 @@ impl StoredWeight {
 pub(crate) fn layout(storage: Storage) -> LayoutId {
     match storage {
         Storage::Panels => LayoutId::PANELS,
-        Storage::F32 | Storage::I32 | Storage::Rows => LayoutId::CANONICAL,
+        Storage::F32 | Storage::I32 | Storage::Rows | Storage::Codes(_) => LayoutId::CANONICAL,
     }
 }
 
@@ -48,8 +60,8 @@ pub(crate) fn layout(storage: Storage) -> LayoutId {
 #[derive(Default)]
 pub(super) struct WeightTable {
     weights: Vec<StoredWeight>,
-    /// Positions in `weights` by the name in the IR, where they are looked for.
-    by_name: BTreeMap<String, Vec<usize>>,
+    /// By the name in the IR, where they are looked for.
+    by_name: BTreeMap<String, Vec<Known>>,
     taken: BTreeSet<String>,
 }
 
@@ -62,35 +74,79 @@ impl WeightTable {
         storage: Storage,
         tensor: LazyTensor,
     ) -> (usize, Option<&Weight>) {
-        // The lowering has checked the sizes of every value.
-        let dims = tensor.shape().iter().map(|&n| n as u32).collect();
+        let dims = sizes(tensor.shape());
         let tensor = match storage {
             Storage::F32 => tensor.cast(DType::F32),
             Storage::I32 => tensor.cast(DType::I32),
-            Storage::Rows => tensor,
+            Storage::Rows | Storage::Codes(_) => tensor,
             Storage::Panels => tensor.panels(PANEL_WIDTH as usize),
         };
-        let known = self.by_name.entry(name.to_owned()).or_default();
-        for &position in known.iter() {
-            let stored = &self.weights[position];
+        for known in self.by_name.get(name).into_iter().flatten() {
+            let stored = &self.weights[known.position];
             if stored.weight.storage == storage && stored.tensor.same_data(&tensor) {
-                return (position, None);
+                return (known.position, None);
             }
         }
-        known.push(self.weights.len());
+        let position = self.push(name, storage, dims, tensor, None);
+        (position, Some(&self.weights[position].weight))
+    }
+
+    /// The position of the weight that these packed codes are, if it is there.
+    pub(super) fn find_codes(
+        &self,
+        name: &str,
+        rows: &LazyTensor,
+        encoding: &Arc<Encoding>,
+    ) -> Option<usize> {
+        let known = self.by_name.get(name)?.iter().find(|known| {
+            known.encoding.as_ref() == Some(encoding)
+                && self.weights[known.position].tensor.same_data(rows)
+        });
+        known.map(|known| known.position)
+    }
+
+    /// Adds packed codes of a weight of dimensions `shape`.
+    pub(super) fn add_codes(
+        &mut self,
+        name: &str,
+        codes: Codes,
+        shape: &[usize],
+        rows: LazyTensor,
+        encoding: Arc<Encoding>,
+    ) -> (usize, &Weight) {
+        let storage = Storage::Codes(codes);
+        let position = self.push(name, storage, sizes(shape), rows, Some(encoding));
+        (position, &self.weights[position].weight)
+    }
+
+    fn push(
+        &mut self,
+        name: &str,
+        storage: Storage,
+        dims: Vec<u32>,
+        tensor: LazyTensor,
+        encoding: Option<Arc<Encoding>>,
+    ) -> usize {
+        let position = self.weights.len();
+        let known = Known { position, encoding };
+        self.by_name.entry(name.to_owned()).or_default().push(known);
         let weight = Weight {
             name: unique(name, &mut self.taken),
             storage,
             dims,
         };
         self.weights.push(StoredWeight { weight, tensor });
-        let position = self.weights.len() - 1;
-        (position, Some(&self.weights[position].weight))
+        position
     }
 
     pub(super) fn into_weights(self) -> Vec<StoredWeight> {
         self.weights
     }
+}
+
+/// Dimensions as a program has them. The lowering has checked the sizes of every value.
+fn sizes(shape: &[usize]) -> Vec<u32> {
+    shape.iter().map(|&n| n as u32).collect()
 }
 
 /// The name, with a number behind it when it is taken.
