@@ -23,7 +23,7 @@ impl Target for OnnxTarget {
     }
 
     fn describe(&self) -> &'static str {
-        "ONNX models (opset 17) with external data, loaded by Optimum and ONNX Runtime"
+        "ONNX models for Optimum and ONNX Runtime: opset 17, up to 21 where weights are int8, int4 or palettes"
     }
 
     fn capabilities(&self, _options: &EmitOptions) -> Capabilities {
@@ -51,7 +51,9 @@ impl Target for OnnxTarget {
         if options.attention == AttentionForm::Sdpa {
             return Err(TargetError::Option {
                 option: "--attention",
-                reason: "ONNX has an attention operator since opset 23 only; choose auto or decomposed".to_owned(),
+                reason:
+                    "ONNX has an attention operator since opset 23 only; choose auto or decomposed"
+                        .to_owned(),
             });
         }
         Ok(program)

@@ -51,7 +51,15 @@ pub(super) fn lower(
     match encoding.codebook() {
         Codebook::Affine { scale, zero_point } => {
             let blocks = Blocks::new(result.shape, encoding);
-            affine(cx, &result, codes, encoding.bits(), &blocks, scale, zero_point);
+            affine(
+                cx,
+                &result,
+                codes,
+                encoding.bits(),
+                &blocks,
+                scale,
+                zero_point,
+            );
         }
         Codebook::Palette { table } => palette(cx, &result, codes, encoding, table),
     }
@@ -145,10 +153,13 @@ impl Blocks {
         // The group of each index of the axes up to the last one that is cut.
         let mut of = vec![0];
         for axis in 0..=last {
-            let part = if axis == last { 1 } else { shape[axis] / groups[axis] };
-            let next = |&before: &usize| {
-                (0..scales[axis]).map(move |i| before * groups[axis] + i / part)
+            let part = if axis == last {
+                1
+            } else {
+                shape[axis] / groups[axis]
             };
+            let next =
+                |&before: &usize| (0..scales[axis]).map(move |i| before * groups[axis] + i / part);
             of = of.iter().flat_map(next).collect();
         }
         Blocks {
@@ -172,7 +183,11 @@ fn affine(
     scale: &[f32],
     zero_point: &[i8],
 ) {
-    let bits = if zero_point.iter().all(|z| (-8..8).contains(z)) { bits } else { 8 };
+    let bits = if zero_point.iter().all(|z| (-8..8).contains(z)) {
+        bits
+    } else {
+        8
+    };
     let scales: Vec<f32> = blocks.groups.iter().map(|&g| scale[g]).collect();
     let scales = LazyTensor::from_f32(&blocks.scales, &scales).cast(result.ty);
     let codes = signed(&result.part("codes"), codes.reshape(&blocks.codes), bits);
@@ -229,10 +244,22 @@ fn palette(
 
     // Every dimension as its groups and what is in them; the groups in front.
     let groups = encoding.groups();
-    let inside: Vec<usize> = result.shape.iter().zip(groups).map(|(&n, &g)| n / g).collect();
+    let inside: Vec<usize> = result
+        .shape
+        .iter()
+        .zip(groups)
+        .map(|(&n, &g)| n / g)
+        .collect();
     let rank = groups.len();
-    let cut: Vec<usize> = groups.iter().zip(&inside).flat_map(|(&g, &n)| [g, n]).collect();
-    let forth: Vec<usize> = (0..rank).map(|d| 2 * d).chain((0..rank).map(|d| 2 * d + 1)).collect();
+    let cut: Vec<usize> = groups
+        .iter()
+        .zip(&inside)
+        .flat_map(|(&g, &n)| [g, n])
+        .collect();
+    let forth: Vec<usize> = (0..rank)
+        .map(|d| 2 * d)
+        .chain((0..rank).map(|d| 2 * d + 1))
+        .collect();
     let back: Vec<usize> = (0..rank).flat_map(|d| [d, rank + d]).collect();
     let in_place = moves_nothing(&cut, &forth);
     let size = codes.elements() / count;
@@ -241,14 +268,26 @@ fn palette(
     let indices = indices(cx, result, codes, bits);
     let by_group = fixed(result.ty, &[count, size]);
     let inputs = vec![table, indices];
-    let mut floats = result.push(cx, "GatherElements", inputs, vec![int("axis", 1)], &by_group);
+    let mut floats = result.push(
+        cx,
+        "GatherElements",
+        inputs,
+        vec![int("axis", 1)],
+        &by_group,
+    );
     if !in_place {
         let grouped = [groups, &inside].concat();
         let target = cx.sizes(&grouped);
         let ty = fixed(result.ty, &grouped);
         floats = result.push(cx, "Reshape", vec![floats, target], Vec::new(), &ty);
         let ty = fixed(result.ty, &cut);
-        floats = result.push(cx, "Transpose", vec![floats], vec![ints("perm", &back)], &ty);
+        floats = result.push(
+            cx,
+            "Transpose",
+            vec![floats],
+            vec![ints("perm", &back)],
+            &ty,
+        );
     }
     let target = cx.sizes(result.shape);
     result.define(cx, "Reshape", vec![floats, target], Vec::new());
@@ -314,7 +353,13 @@ fn unpacked(cx: &mut Lowering<'_>, result: &Floats<'_>, codes: LazyTensor, bits:
         code = result.push(cx, "Slice", inputs, Vec::new(), &fixed(DType::U8, &[count]));
     }
     let target = cx.sizes(&shape);
-    result.push(cx, "Reshape", vec![code, target], Vec::new(), &fixed(DType::U8, &shape))
+    result.push(
+        cx,
+        "Reshape",
+        vec![code, target],
+        Vec::new(),
+        &fixed(DType::U8, &shape),
+    )
 }
 
 /// Bytes with zeros behind them, `len` in all.
@@ -349,7 +394,13 @@ fn shifted(
     ty: &TensorType,
 ) -> String {
     let inputs = vec![bytes, cx.bytes(&[by.len()], by)];
-    result.push(cx, "BitShift", inputs, vec![string("direction", direction)], ty)
+    result.push(
+        cx,
+        "BitShift",
+        inputs,
+        vec![string("direction", direction)],
+        ty,
+    )
 }
 
 #[cfg(test)]

@@ -98,17 +98,25 @@ impl<'a> Codes<'a> {
         let codes = self.tensor(node, 0, "operand")?;
         if !matches!(codes.data_type, Some(INT8 | INT4)) {
             let found = codes.data_type.unwrap_or_default();
-            return Err(format!("codes of element type {found}, expected int8 or int4"));
+            return Err(format!(
+                "codes of element type {found}, expected int8 or int4"
+            ));
         }
         let scale = self.scale(node)?;
         if node.input.len() == 3 {
             let zero = self.tensor(node, 2, "zero point")?;
             if zero.data_type != codes.data_type || zero.dims != scale.dims {
-                return Err("its zero point has not the type of the codes and the dimensions of the scale".to_owned());
+                return Err(
+                    "its zero point has not the type of the codes and the dimensions of the scale"
+                        .to_owned(),
+                );
             }
         }
         let attribute = |name: &str| {
-            let found = node.attribute.iter().find(|a| a.name.as_deref() == Some(name));
+            let found = node
+                .attribute
+                .iter()
+                .find(|a| a.name.as_deref() == Some(name));
             found.and_then(|a| a.i)
         };
         let axis = usize::try_from(attribute("axis").unwrap_or(1)).unwrap_or(usize::MAX);
@@ -118,7 +126,9 @@ impl<'a> Codes<'a> {
         }
         scales_fit(&codes.dims, &scale.dims, axis, block).ok_or_else(|| {
             let (codes, scale) = (&codes.dims, &scale.dims);
-            format!("scales {scale:?} do not fit codes {codes:?} along axis {axis}, block size {block}")
+            format!(
+                "scales {scale:?} do not fit codes {codes:?} along axis {axis}, block size {block}"
+            )
         })
     }
 }
