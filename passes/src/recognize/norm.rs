@@ -206,5 +206,5 @@ fn per_channel(
     let missing = shape.len().checked_sub(tensor.shape().len())?;
     let channel_axis = 1usize.checked_sub(missing)?;
     let fits = tensor.elements() == shape[1] && tensor.shape().get(channel_axis) == Some(&shape[1]);
-    fits.then(|| (name.to_owned(), tensor.clone().reshape(&[shape[1]])))
+    fits.then(|| (name.to_owned(), tensor.clone().reshape_codes(&[shape[1]])))
 }

@@ -23,7 +23,7 @@ impl Target for OnnxTarget {
     }
 
     fn describe(&self) -> &'static str {
-        "ONNX models (opset 17) with external data, loaded by Optimum and ONNX Runtime"
+        "ONNX models for Optimum and ONNX Runtime: opset 17, up to 21 where weights are int8, int4 or palettes"
     }
 
     fn capabilities(&self, _options: &EmitOptions) -> Capabilities {

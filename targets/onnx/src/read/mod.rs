@@ -23,13 +23,14 @@ mod input;
 mod ops;
 mod scan;
 mod tensor;
+mod unpack;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use prost::Message;
 use prost::bytes::Bytes;
-use snapc_ir::Graph;
+use snapc_ir::{Graph, LazyTensor};
 use snapc_target::MappedFile;
 
 use self::builder::Builder;
@@ -70,8 +71,13 @@ pub fn read(model: &Path, dims: &BTreeMap<String, usize>) -> Result<Graph, ReadE
     };
     reader.constants()?;
     reader.inputs(dims)?;
+    let mut unpacked = unpack::find(&graph, &reader.builder);
     for (i, node) in graph.node.iter().enumerate() {
-        reader.node(i, node)?;
+        match unpacked.codes.remove(&i) {
+            Some(codes) => reader.codes(i, node, codes)?,
+            None if unpacked.inner.contains(&i) => {}
+            None => reader.node(i, node)?,
+        }
     }
     reader.outputs()?;
     Ok(reader.builder.graph)
@@ -185,6 +191,21 @@ impl Reader<'_> {
         read.map_err(|fault| self.node_error(node, fault))
     }
 
+    /// The node in which unpacked codes end.
+    fn codes(
+        &mut self,
+        index: usize,
+        node: &NodeProto,
+        codes: LazyTensor,
+    ) -> Result<(), ReadError> {
+        let operand = self.builder.constant(&node_name(index, node), codes);
+        let output = node.output.first().cloned().unwrap_or_default();
+        match self.builder.values.insert(output, operand) {
+            None => Ok(()),
+            Some(_) => Err(self.node_error(node, Fault::malformed("its result is defined twice"))),
+        }
+    }
+
     fn call(&mut self, name: &str, node: &NodeProto) -> Result<(), Fault> {
         if !is_onnx(node.domain.as_deref()) {
             let domain = node.domain.as_deref().unwrap_or_default();
@@ -249,6 +270,12 @@ impl Reader<'_> {
             let name = output.name.as_deref().unwrap_or_default();
             if name.is_empty() || !declared.insert(name) {
                 return Err(fault(name, "the name is empty or given twice"));
+            }
+            if self.builder.codes.contains_key(name) {
+                return Err(fault(
+                    name,
+                    "codes of QuantizeLinear are no output of the IR",
+                ));
             }
             let operand = self.builder.values.get(name).copied();
             let operand = operand.ok_or_else(|| fault(name, "no node defines it"))?;

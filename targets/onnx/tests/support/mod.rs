@@ -130,7 +130,8 @@ fn output_path(dir: &Path, call: usize) -> PathBuf {
     dir.join(format!("{call}.outputs.safetensors"))
 }
 
-fn python() -> PathBuf {
+/// The interpreter that has ONNX Runtime.
+pub fn python() -> PathBuf {
     let python = match std::env::var_os("SNAPC_PYTHON") {
         Some(path) => PathBuf::from(path),
         None => workspace().join(".cache/venv-light/bin/python"),
