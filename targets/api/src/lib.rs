@@ -12,6 +12,7 @@
 
 mod artifact;
 mod batch;
+mod chunk;
 mod error;
 mod integrity;
 mod interface;
@@ -29,6 +30,7 @@ mod verified;
 
 pub use artifact::{ArtifactFile, Emitted, EmittedGraph, Feature, hash_file, write_file};
 pub use batch::bind_batch;
+pub use chunk::{ChunkError, chunk_names, cut, join};
 pub use error::TargetError;
 pub use integrity::check_files;
 pub use interface::check_interface;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::TargetError;
+
 /// A word that is not among the choices of an option.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown {option} '{word}'; choose one of {choices}")]
@@ -88,6 +90,10 @@ choice! {
         Sdpa = "sdpa",
         /// Products and a softmax.
         Decomposed = "decomposed",
+        /// One head after the other in the layout of the Neural Engine; Core ML only.
+        SplitEinsum = "split-einsum",
+        /// The same in chunks of 512 queries.
+        SplitEinsumV2 = "split-einsum-v2",
     }
 }
 
@@ -135,8 +141,38 @@ pub struct EmitOptions {
     pub steps: usize,
     /// Guidance scale that the manifest records.
     pub guidance: f32,
+    /// Whether the UNet is written in two chunks; Core ML only.
+    pub chunk_unet: bool,
     /// Batch size of every graph, for targets without a symbolic batch; the target's own choice when absent.
     pub batch: Option<usize>,
+}
+
+impl EmitOptions {
+    /// Refuses what only Core ML packages can have, for the other targets.
+    ///
+    /// # Errors
+    /// [`TargetError::Option`] for attention in the layout of the Neural Engine, and for a UNet in chunks.
+    pub fn refuse_core_ml_forms(&self) -> Result<(), TargetError> {
+        if matches!(
+            self.attention,
+            AttentionForm::SplitEinsum | AttentionForm::SplitEinsumV2
+        ) {
+            return Err(TargetError::Option {
+                option: "--attention",
+                reason: format!(
+                    "'{}' is for Core ML; choose auto or decomposed",
+                    self.attention
+                ),
+            });
+        }
+        if self.chunk_unet {
+            return Err(TargetError::Option {
+                option: "--chunk-unet",
+                reason: "only Core ML packages are written in chunks".to_owned(),
+            });
+        }
+        Ok(())
+    }
 }
 
 impl Default for EmitOptions {
@@ -150,6 +186,7 @@ impl Default for EmitOptions {
             attention: AttentionForm::Auto,
             steps: 8,
             guidance: 7.5,
+            chunk_unet: false,
             batch: None,
         }
     }
@@ -168,7 +205,7 @@ mod tests {
         let error = "flash".parse::<AttentionForm>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown attention form 'flash'; choose one of auto, sdpa, decomposed"
+            "unknown attention form 'flash'; choose one of auto, sdpa, decomposed, split-einsum, split-einsum-v2"
         );
     }
 }

@@ -26,6 +26,8 @@ pub(crate) fn package_name(graph: &str) -> String {
     let name = match graph {
         "text_encoder" => "TextEncoder",
         "unet" => "Unet",
+        "unet_chunk1" => "UnetChunk1",
+        "unet_chunk2" => "UnetChunk2",
         "vae_decoder" => "VAEDecoder",
         other => other,
     };
@@ -51,7 +53,7 @@ pub(crate) fn emit(
     let lowered = program
         .graphs()
         .iter()
-        .map(|graph| Ok((graph, lower(graph, level, integers)?)))
+        .map(|graph| Ok((graph, lower(graph, level, integers, options.attention)?)))
         .collect::<Result<Vec<_>, TargetError>>()?;
     let mut emitted = Emitted::default();
     for (graph, lowered) in lowered {

@@ -78,6 +78,25 @@ fn planned_weight_bytes(graph: &Graph, level: Level) -> u64 {
     file.len()
 }
 
+/// The program with the UNet in two chunks.
+fn in_chunks(program: Program) -> Result<Program, TargetError> {
+    let Program { graphs, pipeline } = program;
+    let mut chunked = Vec::new();
+    for graph in graphs {
+        if graph.name() != "unet" {
+            chunked.push(graph);
+            continue;
+        }
+        let chunks = snapc_target::cut(&graph)?.ok_or_else(|| TargetError::Option {
+            option: "--chunk-unet",
+            reason: "the UNet has no place to cut".to_owned(),
+        })?;
+        chunked.extend(chunks);
+    }
+    let graphs = chunked;
+    Ok(Program { graphs, pipeline })
+}
+
 impl Target for CoreMl {
     fn name(&self) -> &'static str {
         "coreml"
@@ -95,7 +114,9 @@ impl Target for CoreMl {
     /// does not exist before iOS 18.
     fn capabilities(&self, options: &EmitOptions) -> Capabilities {
         let native = match options.attention {
-            AttentionForm::Sdpa => is_native_with_attention,
+            AttentionForm::Sdpa | AttentionForm::SplitEinsum | AttentionForm::SplitEinsumV2 => {
+                is_native_with_attention
+            }
             AttentionForm::Auto | AttentionForm::Decomposed => is_native,
         };
         Capabilities {
@@ -113,7 +134,11 @@ impl Target for CoreMl {
                 reason: format!("sdpa needs --min-ios 18, not {}", level.ios()),
             });
         }
-        interface::apply(program, options)
+        let program = interface::apply(program, options)?;
+        match options.chunk_unet {
+            true => in_chunks(program),
+            false => Ok(program),
+        }
     }
 
     fn emit(

@@ -174,6 +174,20 @@ pub(crate) const SIGNATURES: &[Signature] = &[
             ],
         )
     },
+    Signature {
+        same_type: &["values"],
+        result: ResultType::Of("values"),
+        ..signature(
+            "einsum",
+            &[
+                required("values", Kind::Tuple(FLOAT)),
+                required(
+                    "equation",
+                    Kind::Word(&["bkhc,bchq->bkhq", "bchk,bkhq->bchq"]),
+                ),
+            ],
+        )
+    },
     signature(
         "softmax",
         &[

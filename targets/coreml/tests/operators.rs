@@ -156,7 +156,7 @@ fn every_example_is_read_and_evaluated_by_coremltools() {
     let mut seen = std::collections::BTreeSet::new();
     for level in Level::ALL {
         for float in [DType::F32, DType::F16] {
-            for attention in [AttentionForm::Decomposed, AttentionForm::Sdpa] {
+            for &attention in AttentionForm::ALL {
                 if attention == AttentionForm::Sdpa && level < Level::Ios18 {
                     continue;
                 }

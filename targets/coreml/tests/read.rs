@@ -52,8 +52,9 @@ fn own_packages_are_read_back() {
         let program = optimized("tiny", precision);
         for level in Level::ALL {
             for interface in [Interface::Plain, Interface::Apple] {
-                for attention in [AttentionForm::Decomposed, AttentionForm::Sdpa] {
-                    if attention == AttentionForm::Sdpa && level < Level::Ios18 {
+                use AttentionForm::{Decomposed, Sdpa, SplitEinsum};
+                for attention in [Decomposed, Sdpa, SplitEinsum] {
+                    if attention == Sdpa && level < Level::Ios18 {
                         continue;
                     }
                     let options = EmitOptions {

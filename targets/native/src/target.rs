@@ -34,7 +34,7 @@ impl Target for Native {
     fn capabilities(&self, options: &EmitOptions) -> Capabilities {
         let native: fn(&Op) -> bool = match options.attention {
             AttentionForm::Decomposed => |op| !matches!(op, Op::Attention(_)),
-            AttentionForm::Auto | AttentionForm::Sdpa => |_| true,
+            _ => |_| true,
         };
         Capabilities {
             native,
@@ -61,6 +61,7 @@ impl Target for Native {
                 reason: format!("{version} is for Core ML; a .snap file does not depend on it"),
             });
         }
+        options.refuse_core_ml_forms()?;
         Ok(program)
     }
 

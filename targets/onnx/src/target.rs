@@ -52,6 +52,7 @@ impl Target for OnnxTarget {
                 reason: format!("{version} is for Core ML; an ONNX model does not depend on it"),
             });
         }
+        options.refuse_core_ml_forms()?;
         if options.attention == AttentionForm::Sdpa {
             return Err(TargetError::Option {
                 option: "--attention",

@@ -83,6 +83,8 @@ fn graph_name(package: &Path, model: &Model) -> String {
     match stem.as_deref().unwrap_or("graph") {
         "TextEncoder" => "text_encoder".to_owned(),
         "Unet" => "unet".to_owned(),
+        "UnetChunk1" => "unet_chunk1".to_owned(),
+        "UnetChunk2" => "unet_chunk2".to_owned(),
         "VAEDecoder" => "vae_decoder".to_owned(),
         other => other.to_owned(),
     }

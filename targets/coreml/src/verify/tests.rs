@@ -10,7 +10,7 @@ use snapc_ir::ops::{
     Add, Cast, Concat, Conv2d, Gather, GroupNorm, LayerNorm, Linear, Reshape, Slice, Softmax,
 };
 use snapc_ir::{DType, Dim, Encoding, Graph, LazyTensor, Shape};
-use snapc_target::{Finding, Silent};
+use snapc_target::{AttentionForm, Finding, Silent};
 
 use super::rules::*;
 use super::{RULES, verify};
@@ -113,7 +113,7 @@ fn graph() -> Graph {
 
 fn valid(level: Level) -> (Model, WeightFile) {
     let graph = graph();
-    let lowered = lower(&graph, level, IntegerFeatures::Int32).unwrap();
+    let lowered = lower(&graph, level, IntegerFeatures::Int32, AttentionForm::Auto).unwrap();
     (model_of(&graph, &lowered, level, &[]), lowered.weights)
 }
 
