@@ -104,7 +104,10 @@ fn run_file(path: &Path) -> Result<(), Failed> {
 
 /// The graphs of a text; each begins a line.
 fn parse_graphs(text: &str) -> Result<Vec<Graph>, Failed> {
-    let mut starts: Vec<usize> = text.match_indices("\ngraph ").map(|(at, _)| at + 1).collect();
+    let mut starts: Vec<usize> = text
+        .match_indices("\ngraph ")
+        .map(|(at, _)| at + 1)
+        .collect();
     starts.insert(0, 0);
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     let parse = |(start, end): (&usize, usize)| {

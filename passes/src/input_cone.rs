@@ -78,8 +78,7 @@ impl<'a> InputCone<'a> {
         source: ValueId,
     ) -> Result<Vec<ValueId>, BuildError> {
         let needed = self.needed();
-        let mut taken: BTreeSet<String> =
-            target.weights().iter().map(|w| w.name.clone()).collect();
+        let mut taken: BTreeSet<String> = target.weights().iter().map(|w| w.name.clone()).collect();
         let mut map: Vec<Option<ValueId>> = vec![None; self.member.len()];
         map[self.input.index()] = Some(source);
         for node in self.graph.nodes() {
@@ -178,7 +177,9 @@ mod tests {
         let mut g = Graph::new("g");
         let t = g.input("t", TensorType::new(DType::F32, Shape::batched(&[2])));
         let a = g.add(Silu {}, &[t], "a").unwrap();
-        let b = g.add(snapc_ir::ops::Cast { to: DType::F16 }, &[a], "b").unwrap();
+        let b = g
+            .add(snapc_ir::ops::Cast { to: DType::F16 }, &[a], "b")
+            .unwrap();
         g.output("b", b);
         let cone = InputCone::of(&g, t, |ty| ty.dtype == DType::F32);
         assert_eq!(cone.frontier(), [a]);

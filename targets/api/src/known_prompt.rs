@@ -40,10 +40,12 @@ impl KnownPrompt {
         let Some((encoder, names)) = outputs(graphs) else {
             return Ok(None);
         };
-        let merges = pipeline.files.get(MERGES).zip(pad_token_id(&pipeline.files));
-        let tokenizer = merges.and_then(|(merges, pad)| {
-            Tokenizer::new(merges, pad, pipeline.tokens).ok()
-        });
+        let merges = pipeline
+            .files
+            .get(MERGES)
+            .zip(pad_token_id(&pipeline.files));
+        let tokenizer =
+            merges.and_then(|(merges, pad)| Tokenizer::new(merges, pad, pipeline.tokens).ok());
         let (Some(tokenizer), [input]) = (tokenizer, encoder.inputs()) else {
             return Ok(None);
         };
@@ -85,7 +87,9 @@ impl KnownPrompt {
         let input = encoder.inputs().first()?;
         let row = |value| -> Option<usize> {
             let dims = encoder.ty(value).shape.bind(1);
-            dims.iter().skip(1).try_fold(1usize, |n, &d| n.checked_mul(d))
+            dims.iter()
+                .skip(1)
+                .try_fold(1usize, |n, &d| n.checked_mul(d))
         };
         let mut values = 0usize;
         for output in encoder.outputs() {

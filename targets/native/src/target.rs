@@ -48,7 +48,10 @@ impl Target for Native {
         if options.interface == Interface::Apple {
             return Err(TargetError::Option {
                 option: "--interface",
-                reason: format!("'{}' is for Core ML; choose plain or snap", options.interface),
+                reason: format!(
+                    "'{}' is for Core ML; choose plain or snap",
+                    options.interface
+                ),
             });
         }
         check_interface(&program, options)?;

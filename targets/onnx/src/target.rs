@@ -39,7 +39,10 @@ impl Target for OnnxTarget {
         if options.interface == Interface::Apple {
             return Err(TargetError::Option {
                 option: "--interface",
-                reason: format!("'{}' is for Core ML; choose plain or snap", options.interface),
+                reason: format!(
+                    "'{}' is for Core ML; choose plain or snap",
+                    options.interface
+                ),
             });
         }
         check_interface(&program, options)?;

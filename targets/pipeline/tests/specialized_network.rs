@@ -192,7 +192,12 @@ fn predict(engine: &mut NetworkEngine<Fake>, timestep: usize) -> [f32; 2] {
 
 #[test]
 fn the_row_of_a_timestep_and_the_projections_of_a_prompt_are_fed() {
-    for batches in [[None, None], [Some(1), Some(2)], [Some(2), Some(1)], [None, Some(4)]] {
+    for batches in [
+        [None, None],
+        [Some(1), Some(2)],
+        [Some(2), Some(1)],
+        [None, Some(4)],
+    ] {
         let mut engine = engine(Form::Specialized, batches);
         assert_eq!(engine.timesteps(), Some(&TIMESTEPS[..]));
         // Three embeddings, then `to_v` and `to_k`.
@@ -307,7 +312,8 @@ fn a_run_of_other_steps_is_refused_before_anything_runs() {
         let error = error.unwrap_err();
         assert!(matches!(error, PipelineError::Steps { .. }), "{error}");
         let text = error.to_string();
-        let expected = "the model was converted for 2 steps, at timesteps [501, 1], and this run takes";
+        let expected =
+            "the model was converted for 2 steps, at timesteps [501, 1], and this run takes";
         assert!(text.starts_with(expected), "{text}");
         let advice = format!("convert again with --steps {steps} or with --interface plain");
         assert!(text.ends_with(&advice), "{text}");
@@ -318,9 +324,8 @@ fn a_run_of_other_steps_is_refused_before_anything_runs() {
 #[test]
 fn the_text_encoder_runs_once_per_prompt_and_not_for_known_ones() {
     let (mut pipeline, calls) = pipeline();
-    let run = |pipeline: &mut Pipeline<_>| {
-        pipeline.generate(&request(2), |_| ControlFlow::Continue(()))
-    };
+    let run =
+        |pipeline: &mut Pipeline<_>| pipeline.generate(&request(2), |_| ControlFlow::Continue(()));
     let first = run(&mut pipeline).unwrap();
     assert_eq!(*calls.borrow(), 2);
     // The record has the embeddings alone.
@@ -328,10 +333,16 @@ fn the_text_encoder_runs_once_per_prompt_and_not_for_known_ones() {
 
     let ids = first.input_ids[..TOKENS].to_vec();
     let mut values = vec![0.0; 12];
-    pipeline.engine_mut().encode_text(&ids, &mut values).unwrap();
+    pipeline
+        .engine_mut()
+        .encode_text(&ids, &mut values)
+        .unwrap();
     *calls.borrow_mut() = 0;
     let short = pipeline.remember(ids.clone(), values[..3].to_vec());
-    assert!(matches!(short, Err(PipelineError::KnownPrompt { values: 3, .. })));
+    assert!(matches!(
+        short,
+        Err(PipelineError::KnownPrompt { values: 3, .. })
+    ));
     pipeline.remember(ids, values).unwrap();
     assert_eq!(run(&mut pipeline).unwrap(), first);
     assert_eq!(*calls.borrow(), 1);

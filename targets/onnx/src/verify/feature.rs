@@ -71,7 +71,11 @@ fn check_specialized(found: &[ValueInfoProto], plain: &[Feature], report: &mut R
         match by_name(feature.0) {
             Some(info) => check_feature("input", info, feature, report),
             None if feature.0 == "sample" => {
-                report.add("feature", "inputs".to_owned(), "there is no 'sample'".to_owned());
+                report.add(
+                    "feature",
+                    "inputs".to_owned(),
+                    "there is no 'sample'".to_owned(),
+                );
             }
             None => {}
         }
@@ -92,7 +96,9 @@ fn check_projections<'a>(
 ) {
     for info in found {
         let tensor = info.ty.as_ref().and_then(|t| t.tensor_type.as_ref());
-        let rank = tensor.and_then(|t| t.shape.as_ref()).map_or(0, |s| s.dim.len());
+        let rank = tensor
+            .and_then(|t| t.shape.as_ref())
+            .map_or(0, |s| s.dim.len());
         let message = match problem(tensor, REAL, rank) {
             None if rank < 2 => Some("a projection has a batch and values".to_owned()),
             message => message,

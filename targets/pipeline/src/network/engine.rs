@@ -216,7 +216,12 @@ impl<N: Network> Engine for NetworkEngine<N> {
         let size = ports.batch.unwrap_or(1);
         let latents = latents.repeat(size);
         let inputs = [Data::F32(&latents)];
-        run_rows(&mut self.vae_decoder, size, &inputs, vec![(ports.image, image)])
+        run_rows(
+            &mut self.vae_decoder,
+            size,
+            &inputs,
+            vec![(ports.image, image)],
+        )
     }
 }
 

@@ -310,7 +310,8 @@ impl<'a> Ports<'a> {
             // Guidance takes an open batch of two.
             let values = port.values(batch.unwrap_or(2))?;
             (1..=MAX_VALUES).contains(&values).then_some(())?;
-            port.values(batch.unwrap_or(1)).map(|values| values / batch.unwrap_or(1))
+            port.values(batch.unwrap_or(1))
+                .map(|values| values / batch.unwrap_or(1))
         };
         let values = fits().ok_or_else(|| self.misfit(port, &form))?;
         Ok(Projection {
