@@ -101,7 +101,8 @@ fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::
     let number = |word: &str| {
         let expected = "numbers with '/' between them, such as 876/751/626";
         let number = word.parse().ok().filter(|&n: &usize| n <= MAX_TIMESTEP);
-        number.ok_or_else(|| D::Error::custom(format!("'timesteps' must be {expected}, is '{text}'")))
+        number
+            .ok_or_else(|| D::Error::custom(format!("'timesteps' must be {expected}, is '{text}'")))
     };
     text.split('/').map(number).collect()
 }
@@ -151,7 +152,8 @@ fn refused(graph: &Graph, reason: impl Into<String>) -> PassError {
 impl SpecializeSchedule {
     fn check(&self, graph: &Graph, timestep: ValueId) -> Result<(), PassError> {
         if self.timesteps.is_empty() {
-            let reason = "there are no timesteps; give those of the run, such as timesteps=876/751/626";
+            let reason =
+                "there are no timesteps; give those of the run, such as timesteps=876/751/626";
             return Err(refused(graph, reason));
         }
         match graph.ty(timestep).shape.dims() {
@@ -194,15 +196,27 @@ impl SpecializeSchedule {
         if let Some(timestep) = kept {
             let computed = cone.copy_into(&mut rebuild.graph, timestep)?;
             let last = computed_row(&mut rebuild.graph, &computed, table)?;
-            rows = rebuild.graph.add(Concat { axis: 0 }, &[rows, last], TABLE)?;
+            rows = rebuild
+                .graph
+                .add(Concat { axis: 0 }, &[rows, last], TABLE)?;
         }
         let (axis, batch_dims) = (0, 0);
-        let row = rebuild.graph.add(Gather { axis, batch_dims }, &[rows, step], TABLE)?;
+        let row = rebuild
+            .graph
+            .add(Gather { axis, batch_dims }, &[rows, step], TABLE)?;
         for (&value, range) in cone.frontier().iter().zip(&table.parts) {
             let (start, end) = (range.start, range.end);
             let (ty, name) = (graph.ty(value), cone.name(value));
             let new = &mut rebuild.graph;
-            let mut part = new.add(Slice { axis: 1, start, end }, &[row], name)?;
+            let mut part = new.add(
+                Slice {
+                    axis: 1,
+                    start,
+                    end,
+                },
+                &[row],
+                name,
+            )?;
             if new.ty(part).shape != ty.shape {
                 let shape = ty.shape.0.clone();
                 part = new.add(Reshape { shape }, &[part], name)?;

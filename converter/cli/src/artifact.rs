@@ -109,22 +109,21 @@ impl Artifact {
         let known = self.known_prompt()?;
         let engine = self.engine(args, batch)?;
         let mut pipeline = Pipeline::new(engine, tokenizer, scheduler, scale)?;
-        if let Some((ids, values)) = known {
-            pipeline.remember(ids, values)?;
+        if let Some(prompt) = known {
+            pipeline.remember(prompt.input_ids, prompt.values)?;
         }
         Ok(pipeline)
     }
 
-    /// The prompt whose encoding the artifact keeps: token ids, and what the text encoder gives for them.
-    fn known_prompt(&self) -> Result<Option<(Vec<u32>, Vec<f32>)>, Failure> {
+    /// The prompt whose encoding the artifact keeps.
+    fn known_prompt(&self) -> Result<Option<KnownPrompt>, Failure> {
         if self.manifest.interface != Interface::Snap.name() {
             return Ok(None);
         }
         if snap::runs_as_it_is(self) {
             return snap::known_prompt(self);
         }
-        let known = KnownPrompt::read(&self.folder)?;
-        Ok(known.map(|prompt| (prompt.input_ids, prompt.values)))
+        Ok(KnownPrompt::read(&self.folder)?)
     }
 
     /// A failure about the artifact.

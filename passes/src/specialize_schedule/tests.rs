@@ -45,10 +45,14 @@ fn unet() -> Graph {
     let sample = f32_input(&mut g, "sample", Shape::batched(&[4, 2, 2]));
     let timestep = f32_input(&mut g, "timestep", Shape::fixed(&[]));
     let narrow = f32_input(&mut g, "narrow", Shape::batched(&[2, 2, 2]));
-    let weight = |rows: usize| -> Vec<f32> { (0..4 * rows).map(|i| (i as f32 * 0.37).sin()).collect() };
+    let weight =
+        |rows: usize| -> Vec<f32> { (0..4 * rows).map(|i| (i as f32 * 0.37).sin()).collect() };
     let e = embed(&mut g, timestep);
     let w = g.parameter("mlp.weight", LazyTensor::from_f32(&[4, 4], &weight(4)));
-    let b = g.parameter("mlp.bias", LazyTensor::from_f32(&[4], &[0.1, -0.2, 0.3, 0.0]));
+    let b = g.parameter(
+        "mlp.bias",
+        LazyTensor::from_f32(&[4], &[0.1, -0.2, 0.3, 0.0]),
+    );
     let h = g.add(Linear {}, &[e, w, b], "mlp").unwrap();
     let mut images = Vec::new();
     for (name, image, channels) in [("first", sample, 4), ("second", narrow, 2)] {
@@ -68,12 +72,22 @@ fn unet() -> Graph {
 fn images(batch: usize) -> BTreeMap<String, Tensor> {
     let numbers = |n: usize| (0..n).map(|i| (i as f32 * 0.7).cos()).collect();
     BTreeMap::from([
-        ("sample".to_owned(), Tensor::float(&[batch, 4, 2, 2], numbers(16 * batch))),
-        ("narrow".to_owned(), Tensor::float(&[batch, 2, 2, 2], numbers(8 * batch))),
+        (
+            "sample".to_owned(),
+            Tensor::float(&[batch, 4, 2, 2], numbers(16 * batch)),
+        ),
+        (
+            "narrow".to_owned(),
+            Tensor::float(&[batch, 2, 2, 2], numbers(8 * batch)),
+        ),
     ])
 }
 
-fn with(mut inputs: BTreeMap<String, Tensor>, name: &str, value: Tensor) -> BTreeMap<String, Tensor> {
+fn with(
+    mut inputs: BTreeMap<String, Tensor>,
+    name: &str,
+    value: Tensor,
+) -> BTreeMap<String, Tensor> {
     inputs.insert(name.to_owned(), value);
     inputs
 }
@@ -93,7 +107,12 @@ fn assert_same(found: &BTreeMap<String, Tensor>, expected: &BTreeMap<String, Ten
         assert_eq!(found.shape, expected.shape, "{name}");
         let same = |(a, b): (&f32, &f32)| a == b || (a.is_nan() && b.is_nan());
         let equal = found.floats().iter().zip(expected.floats()).all(same);
-        assert!(equal, "{name}: {:?}, expected {:?}", found.floats(), expected.floats());
+        assert!(
+            equal,
+            "{name}: {:?}, expected {:?}",
+            found.floats(),
+            expected.floats()
+        );
     }
 }
 
@@ -161,7 +180,11 @@ fn kept_timesteps_are_computed_behind_the_table() {
         let expected = run(&before, &with(images(2), "timestep", timestep(t))).unwrap();
         // What the table has does not depend on the timestep given.
         let given = if k < 3 { 7 } else { t };
-        let inputs = with(with(images(2), "step", step(k)), "timestep", timestep(given));
+        let inputs = with(
+            with(images(2), "step", step(k)),
+            "timestep",
+            timestep(given),
+        );
         assert_same(&run(&after, &inputs).unwrap(), &expected);
     }
 }
@@ -180,7 +203,10 @@ fn more_values_than_one_concat_joins() {
     }
     g.output("y", y);
     let after = specialize(&g, OtherSteps::Keep).unwrap().graph;
-    let most = after.nodes().iter().filter(|n| matches!(n.op, Op::Concat(_)));
+    let most = after
+        .nodes()
+        .iter()
+        .filter(|n| matches!(n.op, Op::Concat(_)));
     assert!(most.map(|n| n.operands.len()).max().unwrap() <= MAX_JOINED);
     let x = BTreeMap::from([("sample".to_owned(), Tensor::float(&[1, 4], vec![0.5; 4]))]);
     let expected = run(&g, &with(x.clone(), "timestep", timestep(42))).unwrap();
@@ -195,7 +221,11 @@ fn an_output_may_depend_on_the_timestep_alone() {
     let e = embed(&mut g, t);
     g.output("e", e);
     let after = specialize(&g, OtherSteps::Refuse).unwrap().graph;
-    let expected = run(&g, &BTreeMap::from([("timestep".to_owned(), timestep(501))])).unwrap();
+    let expected = run(
+        &g,
+        &BTreeMap::from([("timestep".to_owned(), timestep(501))]),
+    )
+    .unwrap();
     let found = run(&after, &BTreeMap::from([("step".to_owned(), step(1))])).unwrap();
     assert_same(&found, &expected);
 }
@@ -228,7 +258,10 @@ fn what_has_no_table_is_refused() {
     let e = embed(&mut g, t);
     g.output("e", e);
     let rows = error(&g, &pass(OtherSteps::Refuse));
-    assert!(rows.contains("'timestep' is f32[N], a number for every picture"), "{rows}");
+    assert!(
+        rows.contains("'timestep' is f32[N], a number for every picture"),
+        "{rows}"
+    );
 
     let mut g = Graph::new("unet");
     let whole = |shape| TensorType::new(DType::I32, shape);
@@ -237,7 +270,10 @@ fn what_has_no_table_is_refused() {
     let y = g.add(Equal {}, &[x, t], "y").unwrap();
     g.output("y", y);
     let integer = error(&g, &pass(OtherSteps::Refuse));
-    assert!(integer.contains("'timestep' is i32[] and leaves the time path"), "{integer}");
+    assert!(
+        integer.contains("'timestep' is i32[] and leaves the time path"),
+        "{integer}"
+    );
 }
 
 #[test]
@@ -256,17 +292,31 @@ fn a_weight_without_data_is_named() {
 
 #[test]
 fn timesteps_are_read_as_they_are_written() {
-    let read = |text: &str| serde_json::from_value::<SpecializeSchedule>(serde_json::json!({ "timesteps": text }));
+    let read = |text: &str| {
+        serde_json::from_value::<SpecializeSchedule>(serde_json::json!({ "timesteps": text }))
+    };
     let text = SpecializeSchedule::timesteps_text(&TIMESTEPS);
     assert_eq!(text, "876/501/1");
     assert_eq!(read(&text).unwrap().timesteps, TIMESTEPS);
-    let pipeline: crate::Pipeline = "specialize-schedule{timesteps=876/501/1,other_steps=keep}".parse().unwrap();
-    assert_eq!(pipeline.to_string().parse::<crate::Pipeline>().unwrap().steps(), pipeline.steps());
+    let pipeline: crate::Pipeline = "specialize-schedule{timesteps=876/501/1,other_steps=keep}"
+        .parse()
+        .unwrap();
+    assert_eq!(
+        pipeline
+            .to_string()
+            .parse::<crate::Pipeline>()
+            .unwrap()
+            .steps(),
+        pipeline.steps()
+    );
     let one: crate::Pipeline = "specialize-schedule{timesteps=999}".parse().unwrap();
     assert_eq!(one.steps().len(), 1);
     for wrong in ["", "1/", "a", "-1", "99999999999999999999", "16777217"] {
         let message = read(wrong).unwrap_err().to_string();
-        assert!(message.contains("numbers with '/' between them"), "{message}");
+        assert!(
+            message.contains("numbers with '/' between them"),
+            "{message}"
+        );
     }
 }
 
@@ -279,15 +329,28 @@ fn random(choices: &[(usize, usize, usize)]) -> Graph {
     for (i, &(kind, a, b)) in choices.iter().enumerate() {
         let (first, second) = (values[a % values.len()], values[b % values.len()]);
         let name = format!("node{i}");
-        let numbers: Vec<f32> = (0..16).map(|n| ((n + b % 97) as f32 * 0.31).sin()).collect();
+        let numbers: Vec<f32> = (0..16)
+            .map(|n| ((n + b % 97) as f32 * 0.31).sin())
+            .collect();
         let added = match kind {
             0 => g.add(Silu {}, &[first], name),
             1 => g.add(Add {}, &[first, second], name),
             2 => g.add(Mul {}, &[first, second], name),
             3 => g.add(Sub {}, &[first, second], name),
-            4 => g.add(Slice { axis: 1, start: 0, end: 1 + b % 4 }, &[first], name),
+            4 => g.add(
+                Slice {
+                    axis: 1,
+                    start: 0,
+                    end: 1 + b % 4,
+                },
+                &[first],
+                name,
+            ),
             _ => {
-                let weight = g.parameter(format!("weight{i}"), LazyTensor::from_f32(&[4, 4], &numbers));
+                let weight = g.parameter(
+                    format!("weight{i}"),
+                    LazyTensor::from_f32(&[4, 4], &numbers),
+                );
                 g.add(Linear {}, &[first, weight], name)
             }
         };

@@ -220,18 +220,16 @@ impl Runtime {
         let (engine, tokenizer, schedule) = (self.engine()?, self.tokenizer()?, self.schedule()?);
         let scaling_factor = schedule.scaling_factor;
         let known = self.known_prompt();
-        let made = || {
-            let mut pipeline =
-                Pipeline::new(engine, tokenizer, schedule.scheduler, scaling_factor)?;
-            if let Some((ids, values)) = known {
-                pipeline.remember(ids, values)?;
-            }
-            Ok(pipeline)
-        };
-        made().map_err(|source| RuntimeError::Pipeline {
-            file: self.file,
+        let refused = |source| RuntimeError::Pipeline {
+            file: self.file.clone(),
             source: Box::new(source),
-        })
+        };
+        let pipeline = Pipeline::new(engine, tokenizer, schedule.scheduler, scaling_factor);
+        let mut pipeline = pipeline.map_err(refused)?;
+        if let Some((ids, values)) = known {
+            pipeline.remember(ids, values).map_err(refused)?;
+        }
+        Ok(pipeline)
     }
 
     /// The prompt whose encoding the file keeps: its token ids, and what the text encoder gives for them, for
