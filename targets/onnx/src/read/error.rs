@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-
 /// Why a model cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
