@@ -10,8 +10,9 @@
 //! # When it applies
 //! When all readers of the norm are such layers with weights of their own in f32, and none has padding: zeros around an image
 //! would have to be zeros before `β` is added. A SiLU in between stops it. It runs in full precision, before weights are
-//! quantized. It is in no default pipeline: the norms of all targets apply scale and bias in the same pass over the data, so that
-//! there is no time to win, while layers without a bias get one. It evens out input channels for a quantization per tensor.
+//! quantized. It is in no default pipeline, since layers without a bias get one and no target wins time yet: the native norms
+//! apply scale and bias while they write, as LayerNorm does everywhere; ONNX and Core ML have operators of their own for scale and
+//! bias of a GroupNorm, which they write for ones and zeros too.
 //!
 //! # Options
 //! None.

@@ -7,12 +7,12 @@
 //!
 //! # When it applies
 //! Before a factor, when the layer's result has no other reader; after it, when all readers are layers. The layers' weights must
-//! be their own and in f32. It runs in full precision, before weights are quantized. The scale of attention stays an attribute:
-//! every target applies it to the queries or the logits as it reads them, so that folding it into the weight of the queries, or
-//! `log2 e` with it, would win nothing.
+//! be their own and in f32. It runs in full precision, before weights are quantized.
 //!
 //! # Options
-//! None.
+//! * `attention`: fold the scale of attention into the layer that gives its queries, and leave a scale of 1; default false. Attention
+//!   that is written as primitives then has one product less. The native kernel scales queries while it reads them and wins
+//!   nothing (nor would it by `log2 e`), and Core ML's operator for attention has a fixed scale, which would have to be undone.
 //!
 //! # Effect on accuracy
 //! Rounding only, in f32.
@@ -26,6 +26,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use snapc_ir::ops::Attention;
 use snapc_ir::{BuildError, Graph, LazyTensor, Node, Op, ValueId};
 
 use crate::info::Describe;
@@ -38,7 +39,11 @@ const MAX_FACTORS: usize = 1 << 16;
 /// See the module documentation.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FoldScaling {}
+pub struct FoldScaling {
+    /// Fold the scale of attention into the layer of its queries.
+    #[serde(default)]
+    pub attention: bool,
+}
 
 impl Describe for FoldScaling {
     const NAME: &'static str = "fold-scaling";
@@ -57,7 +62,7 @@ impl Pass for FoldScaling {
         // A layer takes one factor at a time.
         loop {
             let current = latest.as_ref().unwrap_or(graph);
-            let plan = Plan::of(current);
+            let plan = Plan::of(current, self.attention);
             if plan.count == 0 {
                 break;
             }
@@ -128,17 +133,25 @@ struct Plan<'a> {
     replaced: BTreeSet<ValueId>,
     /// By product: the layer before it that takes its factors.
     before: BTreeMap<ValueId, (Layer<'a>, Factors)>,
+    /// By attention: the same operator with a scale of 1.
+    unscaled: BTreeMap<ValueId, Attention>,
+    /// By layer of queries: the scale that it takes.
+    queries: BTreeMap<ValueId, (Layer<'a>, Factors)>,
     /// By layer: the factors on its operand.
     after: BTreeMap<ValueId, (Layer<'a>, Factors)>,
 }
 
 impl<'a> Plan<'a> {
-    fn of(graph: &'a Graph) -> Self {
+    fn of(graph: &'a Graph, attention: bool) -> Self {
         let uses = Uses::of(graph);
         let live = graph.live_values();
         let mut plan = Plan::default();
         let mut taken = BTreeSet::new();
         for node in graph.nodes().iter().filter(|n| live[n.result.index()]) {
+            if let (true, Op::Attention(op)) = (attention, &node.op) {
+                plan.count += usize::from(plan.unscale(&uses, graph, (node, op), &mut taken));
+                continue;
+            }
             let Some((x, factors)) = Factors::of(graph, node) else {
                 continue;
             };
@@ -168,6 +181,33 @@ impl<'a> Plan<'a> {
         plan
     }
 
+    /// Takes the scale of attention into the layer of its queries; whether that can be done.
+    fn unscale(
+        &mut self,
+        uses: &Uses<'a>,
+        graph: &'a Graph,
+        (node, op): (&Node, &Attention),
+        taken: &mut BTreeSet<ValueId>,
+    ) -> bool {
+        let Some(layer) = layer_before(uses, graph, node.operands[0]) else {
+            return false;
+        };
+        if op.scale == 1.0 || !op.scale.is_finite() || !taken.insert(layer.node.result) {
+            return false;
+        }
+        let factors = Factors {
+            numbers: vec![op.scale],
+            axis: None,
+        };
+        let plain = Attention {
+            scale: 1.0,
+            ..op.clone()
+        };
+        self.queries.insert(layer.node.result, (layer, factors));
+        self.unscaled.insert(node.result, plain);
+        true
+    }
+
     fn carry_out(&self, graph: &Graph) -> Result<Graph, BuildError> {
         let live = graph.live_values();
         graph.rebuild(|rebuild, node| {
@@ -178,7 +218,13 @@ impl<'a> Plan<'a> {
             if let Some(&x) = self.gone.get(&node.result) {
                 return rebuild.operand(x).map(Some);
             }
-            if let Some((layer, factors)) = self.before.get(&node.result) {
+            if let Some(op) = self.unscaled.get(&node.result) {
+                let operands = rebuild.operands(node)?;
+                let name = node.name.clone();
+                return rebuild.graph.add(op.clone(), &operands, name).map(Some);
+            }
+            let before = self.before.get(&node.result);
+            if let Some((layer, factors)) = before.or(self.queries.get(&node.result)) {
                 let x = rebuild.operand(layer.node.operands[0])?;
                 let weight = factors.scale(&layer.weight.tensor, 0);
                 let bias = layer.bias.map(|b| factors.scale(&b.tensor, 0));

@@ -16,7 +16,7 @@ use crate::random_layers::{networks, wave};
 /// The passes under test with options that let them do all they can.
 const PASSES: [(&str, &str); 5] = [
     ("fold-norm-affine", "{}"),
-    ("fold-scaling", "{}"),
+    ("fold-scaling", r#"{"attention": true}"#),
     ("merge-projections", "{}"),
     ("split-concat-convolution", "{}"),
     ("split-upsample-convolution", r#"{"min_gain": 0.0}"#),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use snapc_ir::ops::{
-    Add, ArgMax, Cast, Div, Erf, Gather, GroupNorm, MatMul, Mul, ReduceMean, Reshape, Sigmoid,
-    Softmax, Sqrt, Sub, Transpose,
+    Add, ArgMax, Attention, Cast, Div, Erf, Gather, GroupNorm, MatMul, Mul, ReduceMean, Reshape,
+    Sigmoid, Softmax, Sqrt, Sub, Transpose,
 };
 use snapc_ir::{DType, Graph, LazyTensor, Op, Shape, Tensor, TensorType, ValueId, eval, verify};
 
@@ -322,6 +322,119 @@ fn attention_over_images_and_heads_in_one_axis() {
     let rows = s.transpose(split, &[0, 2, 1, 3]);
     let y = s.reshape(rows, &[2, 4, 6]);
     assert_eq!(s.recognized(y), ["attention"]);
+}
+
+#[test]
+fn attention_over_images_and_heads_in_one_axis_with_a_mask() {
+    // The same for all, one per image and head, and one per image, which repeats along no axis of the logits.
+    for (mask, found) in [
+        (&[1, 4, 5][..], vec!["attention"]),
+        (&[6, 4, 5], vec!["attention", "reshape"]),
+        (&[6, 1, 5], vec![]),
+    ] {
+        let mut s = Sketch::new();
+        let operands = operands(&mut s);
+        let [q, k, v] = [(operands[0], 4), (operands[1], 5), (operands[2], 5)].map(|(x, rows)| {
+            let split = heads(&mut s, x, rows, [0, 2, 1, 3]);
+            s.reshape(split, &[6, rows, 2])
+        });
+        let k = s.transpose(k, &[0, 2, 1]);
+        let logits = s.add(MatMul {}, &[q, k]);
+        let mask = s.input("mask", mask);
+        let logits = s.add(Add {}, &[logits, mask]);
+        let weights = s.add(Softmax { axis: 2 }, &[logits]);
+        let mixed = s.add(MatMul {}, &[weights, v]);
+        let split = s.reshape(mixed, &[2, 3, 4, 2]);
+        let rows = s.transpose(split, &[0, 2, 1, 3]);
+        let y = s.reshape(rows, &[2, 4, 6]);
+        let ops = s.recognized(y);
+        match found.is_empty() {
+            true => assert!(ops.contains(&"softmax"), "{ops:?}"),
+            false => assert_eq!(ops, found),
+        }
+    }
+}
+
+#[test]
+fn attention_whose_logits_are_divided() {
+    let mut s = Sketch::new();
+    let [q, k, v] = operands(&mut s);
+    let q = heads(&mut s, q, 4, [0, 2, 1, 3]);
+    let k = heads(&mut s, k, 5, [0, 2, 3, 1]);
+    let v = heads(&mut s, v, 5, [0, 2, 1, 3]);
+    let logits = s.add(MatMul {}, &[q, k]);
+    let root = s.scalar(std::f32::consts::SQRT_2);
+    let logits = s.add(Div {}, &[logits, root]);
+    let y = joined(&mut s, logits, v);
+    s.graph.output("y", y);
+    let found = recognize(&s.graph).unwrap();
+    let node = &found.nodes()[0];
+    // The usual scale for heads of two channels, without the rounding of the division.
+    let scale = std::f32::consts::FRAC_1_SQRT_2;
+    assert_eq!(node.op, Attention { heads: 3, scale }.into());
+    assert_eq!(found.nodes().len(), 1);
+}
+
+#[test]
+fn attention_on_keys_that_are_split_or_transposed_before_the_graph() {
+    // Heads split off already; transposed, so that no rows [N,T,C] exist; channels in front as in images.
+    for (shape, perm) in [
+        ([2, 3, 5, 2], Some([0, 1, 3, 2])),
+        ([2, 3, 2, 5], None),
+        ([2, 6, 1, 5], None),
+    ] {
+        let mut s = Sketch::new();
+        let [q, _, v] = operands(&mut s);
+        let keys = s.input("keys", &shape);
+        let k = match perm {
+            Some(perm) => s.transpose(keys, &perm),
+            None => s.reshape(keys, &[2, 3, 2, 5]),
+        };
+        let q = heads(&mut s, q, 4, [0, 2, 1, 3]);
+        let v = heads(&mut s, v, 5, [0, 2, 1, 3]);
+        let k = scaled(&mut s, k, 0.7);
+        let logits = s.add(MatMul {}, &[q, k]);
+        let y = joined(&mut s, logits, v);
+        let mut ops = s.recognized(y);
+        ops.retain(|&op| op != "reshape" && op != "transpose");
+        assert_eq!(ops, ["attention"], "{shape:?}");
+    }
+}
+
+#[test]
+fn a_scale_per_head_and_a_softmax_over_queries_stay() {
+    for (shape, axis) in [(&[3, 1, 1][..], 3), (&[], 2)] {
+        let mut s = Sketch::new();
+        let [q, k, v] = operands(&mut s);
+        let q = heads(&mut s, q, 4, [0, 2, 1, 3]);
+        let k = heads(&mut s, k, 5, [0, 2, 3, 1]);
+        let v = heads(&mut s, v, 5, [0, 2, 1, 3]);
+        let logits = s.add(MatMul {}, &[q, k]);
+        let factors = s.weight(shape);
+        let logits = s.add(Mul {}, &[logits, factors]);
+        let weights = s.add(Softmax { axis }, &[logits]);
+        let mixed = s.add(MatMul {}, &[weights, v]);
+        let rows = s.transpose(mixed, &[0, 2, 1, 3]);
+        let y = s.reshape(rows, &[2, 4, 6]);
+        assert!(s.recognized(y).contains(&"softmax"), "{shape:?} {axis}");
+    }
+}
+
+#[test]
+fn heads_that_are_read_before_they_are_joined_stay() {
+    let mut s = Sketch::new();
+    let [q, k, v] = operands(&mut s);
+    let q = heads(&mut s, q, 4, [0, 2, 1, 3]);
+    let k = heads(&mut s, k, 5, [0, 2, 3, 1]);
+    let v = heads(&mut s, v, 5, [0, 2, 1, 3]);
+    let logits = s.add(MatMul {}, &[q, k]);
+    let weights = s.add(Softmax { axis: 3 }, &[logits]);
+    let mixed = s.add(MatMul {}, &[weights, v]);
+    let rows = s.transpose(mixed, &[0, 2, 1, 3]);
+    let rows = s.reshape(rows, &[2, 4, 6]);
+    let flat = s.reshape(mixed, &[2, 4, 6]);
+    let y = s.add(Add {}, &[rows, flat]);
+    assert!(!s.recognized(y).contains(&"attention"));
 }
 
 #[test]

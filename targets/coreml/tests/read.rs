@@ -14,8 +14,13 @@ use networks::{Case, GRAPHS, cases, optimized, reference};
 use reading::evaluate;
 use snapc_coreml::Level;
 use snapc_ir::{Graph, Op};
-use snapc_passes::recognize;
+use snapc_passes::{Pipeline, RunOptions, recognize};
 use snapc_target::{AttentionForm, EmitOptions, Interface, Precision};
+
+/// The passes that rewrite layers into others, all of them.
+const REWRITES: &str = "fold-constants,remove-no-ops,eliminate-common-subexpressions,fold-scaling,fold-norm-affine,\
+                        split-concat-convolution,split-upsample-convolution{min_gain=0},merge-projections,\
+                        eliminate-dead-code";
 
 /// Reads and evaluates a package; gives a line per output, and whether all are close enough.
 fn check(case: &Case) -> (Vec<String>, bool) {
@@ -97,6 +102,30 @@ fn own_packages_of_the_variants_are_read_back() {
         }
     }
     println!("{}", figures(&all));
+}
+
+#[test]
+fn rewritten_layers_are_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline: Pipeline = REWRITES.parse().unwrap();
+    let program = optimized("tiny", Precision::F32);
+    let (program, _) = pipeline.run(program, &RunOptions::default()).unwrap();
+    let options = EmitOptions {
+        precision: Precision::F32,
+        ..EmitOptions::default()
+    };
+    let (_, emitted) = emit_program(program, &options, dir.path());
+    let reference = reference("tiny");
+    println!(
+        "{}",
+        figures(&cases(
+            "rewritten",
+            dir.path(),
+            &emitted,
+            &options,
+            &reference
+        ))
+    );
 }
 
 /// The composites of the graph that was written, and the names of its nodes, are found again.

@@ -31,6 +31,11 @@ const CHECKPOINTS: [(&str, &str); 6] = [
     ),
 ];
 
+/// The passes that rewrite layers into others, all of them.
+const REWRITES: &str = "fold-constants,remove-no-ops,eliminate-common-subexpressions,fold-scaling,fold-norm-affine,\
+                        split-concat-convolution,split-upsample-convolution{min_gain=0},merge-projections,\
+                        eliminate-dead-code";
+
 const GRAPHS: [&str; 3] = ["text_encoder", "unet", "vae_decoder"];
 
 /// Converts a checkpoint of the fixtures; gives its graphs as the passes left them.
@@ -89,6 +94,11 @@ fn assert_reads_back(pipeline: &str, bound: f64) {
 #[test]
 fn f32_reads_back_as_diffusers() {
     assert_reads_back("f32", 100.0);
+}
+
+#[test]
+fn rewritten_layers_read_back_as_diffusers() {
+    assert_reads_back(REWRITES, 100.0);
 }
 
 #[test]
