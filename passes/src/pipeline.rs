@@ -45,12 +45,14 @@ pub const NAMED_PIPELINES: &[NamedPipeline] = &[
     NamedPipeline {
         name: "O1",
         description: "clean-up",
-        passes: "fold-constants,remove-no-ops,eliminate-common-subexpressions,eliminate-dead-code",
+        passes: "fold-constants,remove-identity-blocks,remove-no-ops,\
+                 eliminate-common-subexpressions,eliminate-dead-code",
     },
     NamedPipeline {
         name: "O2",
         description: "clean-up and fusions",
-        passes: "fold-constants,remove-no-ops,eliminate-common-subexpressions,eliminate-dead-code",
+        passes: "fold-constants,remove-identity-blocks,remove-no-ops,\
+                 eliminate-common-subexpressions,eliminate-dead-code",
     },
     NamedPipeline {
         name: "recognize",

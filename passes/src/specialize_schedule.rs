@@ -92,10 +92,12 @@ fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::
     #[serde(untagged)]
     enum Given {
         One(usize),
+        List(Vec<usize>),
         Text(String),
     }
     let text = match Given::deserialize(deserializer)? {
         Given::One(number) => return Ok(vec![number]),
+        Given::List(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join("/"),
         Given::Text(text) => text,
     };
     let number = |word: &str| {

@@ -105,6 +105,11 @@ impl From<PassError> for Failure {
             PassError::Cancelled => Failure::interrupted(),
             PassError::Weights { .. } => Failure::new(Exit::InvalidInput, error)
                 .help("--precision f32 keeps every value as the checkpoint has it"),
+            PassError::Refused { .. } => {
+                Failure::new(Exit::Usage, error).help("`snapc passes show` tells what a pass takes")
+            }
+            PassError::Calibration { .. } => Failure::new(Exit::InvalidInput, error)
+                .help("make the calibration file from the same checkpoint with `snapc reference`"),
             _ => Failure::new(Exit::Internal, error),
         }
     }

@@ -109,6 +109,9 @@ pub struct ConvertFlags {
     /// Optimization level: 0 none, 1 clean-up, 2 fusions for the target [default: 2]
     #[arg(short = 'O', long = "optimize", value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub optimize: Option<u8>,
+    /// Write the UNet as two packages, for phones that do not load it as one (Core ML only)
+    #[arg(long)]
+    pub chunk_unet: bool,
     /// Passes to run instead of those that the other flags ask for, e.g. `O1,cast-precision{to=f16}`
     #[arg(long, value_name = "LIST")]
     pub passes: Option<String>,
@@ -146,6 +149,7 @@ impl ConvertFlags {
             calibration: self.calibration.or(other.calibration),
             export_checkpoint: self.export_checkpoint.or(other.export_checkpoint),
             optimize: self.optimize.or(other.optimize),
+            chunk_unet: self.chunk_unet || other.chunk_unet,
             passes: self.passes.or(other.passes),
             component_config: self.component_config.or(other.component_config),
             prediction_type: self.prediction_type.or(other.prediction_type),

@@ -60,7 +60,7 @@ impl Settings {
             attention: flags.attention.unwrap_or(defaults.attention),
             steps: flags.steps.unwrap_or(defaults.steps),
             guidance: flags.guidance.unwrap_or(defaults.guidance),
-            chunk_unet: defaults.chunk_unet,
+            chunk_unet: flags.chunk_unet,
             batch: defaults.batch,
         };
         // A settings file is not read by clap, whose ranges hold for flags only.
