@@ -28,7 +28,7 @@
 //! whether to correct; default when there are calibration samples for the graph. `memory`: how many MiB the values of both
 //! networks may take during the correction; where not all samples fit, which is where images are large and positions
 //! plenty, the first ones go on; default 1024. One goes on in any case: half of SD v1's decoder at 512 pixels needs about
-//! 1200 for it, and as much again for what is being computed.
+//! 1200 for it, and some hundreds more for what is being computed.
 //!
 //! # Effect on accuracy
 //! Large: at 0.5 a decoder loses three quarters of its weights. The correction wins a part of it back and reports the error
