@@ -1,18 +1,18 @@
 //! Folds scale and bias of norms into the layers that read them.
 //!
 //! # What it does
-//! A norm ends in `n · γ + β`. Where only linear layers and convolutions read that, directly or through reshapes and transposes,
-//! `γ` becomes a factor on the input channels of their weights and `W β` a part of their biases; the norm is left with ones and
-//! zeros. That is a LayerNorm in front of query, key and value or of a feed-forward layer, and the GroupNorm at the entry of a
-//! spatial transformer or of the VAE's attention. A layer that only gives keys to attention gets no bias from it, since a term
-//! that all keys share does not change a softmax.
+//! A norm ends in `n · γ + β`. Where only linear layers and convolutions read that, directly or through reshapes and
+//! transposes, `γ` becomes a factor on the input channels of their weights and `W β` a part of their biases; the norm is
+//! left with ones and zeros. That is a LayerNorm in front of query, key and value or of a feed-forward layer, and the
+//! GroupNorm at the entry of a spatial transformer or of the VAE's attention. A layer that only gives keys to attention
+//! gets no bias from it, since a term that all keys share does not change a softmax.
 //!
 //! # When it applies
-//! When all readers of the norm are such layers with weights of their own in f32, and none has padding: zeros around an image
-//! would have to be zeros before `β` is added. A SiLU in between stops it. It runs in full precision, before weights are
-//! quantized. It is in no default pipeline, since layers without a bias get one and no target wins time yet: the native norms
-//! apply scale and bias while they write, as LayerNorm does everywhere; ONNX and Core ML have operators of their own for scale and
-//! bias of a GroupNorm, which they write for ones and zeros too.
+//! When all readers of the norm are such layers with weights of their own in f32, and none has padding: zeros around an
+//! image would have to be zeros before `β` is added. A SiLU in between stops it. It runs in full precision, before
+//! weights are quantized. It is in no default pipeline, since layers without a bias get one and no target wins time yet:
+//! the native norms apply scale and bias while they write, as LayerNorm does everywhere; ONNX and Core ML have operators
+//! of their own for scale and bias of a GroupNorm, which they write for ones and zeros too.
 //!
 //! # Options
 //! None.

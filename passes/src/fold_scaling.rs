@@ -1,18 +1,19 @@
 //! Folds constant factors into the layers beside them.
 //!
 //! # What it does
-//! A product with a constant, or a quotient by one, goes into the weight of the linear layer or convolution before it (weight and
-//! bias) or after it (weight only). The constant is one number or one per channel. Zero padding does not matter, since zeros stay
-//! zeros; so `1 / 0.18215` in front of the VAE decoder goes into `post_quant_conv`.
+//! A product with a constant, or a quotient by one, goes into the weight of the linear layer or convolution before it
+//! (weight and bias) or after it (weight only). The constant is one number or one per channel. Zero padding does not
+//! matter, since zeros stay zeros; so `1 / 0.18215` in front of the VAE decoder goes into `post_quant_conv`.
 //!
 //! # When it applies
-//! Before a factor, when the layer's result has no other reader; after it, when all readers are layers. The layers' weights must
-//! be their own and in f32. It runs in full precision, before weights are quantized.
+//! Before a factor, when the layer's result has no other reader; after it, when all readers are layers. The layers'
+//! weights must be their own and in f32. It runs in full precision, before weights are quantized.
 //!
 //! # Options
-//! * `attention`: fold the scale of attention into the layer that gives its queries, and leave a scale of 1; default false. Attention
-//!   that is written as primitives then has one product less. The native kernel scales queries while it reads them and wins
-//!   nothing (nor would it by `log2 e`), and Core ML's operator for attention has a fixed scale, which would have to be undone.
+//! * `attention`: fold the scale of attention into the layer that gives its queries, and leave a scale of 1; default
+//!   false. Attention that is written as primitives then has one product less. The native kernel scales queries while it
+//!   reads them and wins nothing (nor would it by `log2 e`), and Core ML's operator for attention has a fixed scale,
+//!   which would have to be undone.
 //!
 //! # Effect on accuracy
 //! Rounding only, in f32.

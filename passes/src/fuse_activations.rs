@@ -1,19 +1,19 @@
 //! Finds SiLU, quick GELU and GELU in their primitives.
 //!
 //! # What it does
-//! Replaces `x · sigmoid(x)` by `silu`, `x · sigmoid(1.702 x)` by `quick_gelu`, and `x/2 · (1 + erf(x/√2))` by `gelu`, with the
-//! factors in any order. Nodes that go out of use are dropped.
+//! Replaces `x · sigmoid(x)` by `silu`, `x · sigmoid(1.702 x)` by `quick_gelu`, and `x/2 · (1 + erf(x/√2))` by `gelu`,
+//! with the factors in any order. Nodes that go out of use are dropped.
 //!
 //! # When it applies
-//! To graphs read from files, since the importer makes composites itself. The constants must be those of the formula, within a
-//! unit in the last place of the element type; the approximation of GELU by tanh is another function and stays.
+//! To graphs read from files, since the importer makes composites itself. The constants must be those of the formula,
+//! within a unit in the last place of the element type; the approximation of GELU by tanh is another function and stays.
 //!
 //! # Options
 //! None.
 //!
 //! # Effect on accuracy
-//! Better, if anything: a composite computes in f32 inside and rounds once, where the primitives round after each step. In f32
-//! the results differ by rounding only.
+//! Better, if anything: a composite computes in f32 inside and rounds once, where the primitives round after each step.
+//! In f32 the results differ by rounding only.
 //!
 //! # Example
 //! ```text

@@ -1,22 +1,24 @@
 //! Finds attention in two products with a softmax between them.
 //!
 //! # What it does
-//! Replaces `softmax(scale · q · kᵀ + mask) · v` over heads that are split off and joined again by one `attention` with the number
-//! of heads and the scale. What only moves elements (reshape, transpose) is followed element by element, so that any way to split
-//! and to join heads is found: four axes, images and heads in one axis, a single head that is never split off, keys that come
-//! transposed. The scale is the product of all factors on queries, keys and logits, and a quotient counts as its inverse. Operands that
-//! nowhere are rows `[N,L,C]` are made so by a transpose. Nodes that go out of use are dropped.
+//! Replaces `softmax(scale · q · kᵀ + mask) · v` over heads that are split off and joined again by one `attention` with
+//! the number of heads and the scale. What only moves elements (reshape, transpose) is followed element by element, so
+//! that any way to split and to join heads is found: four axes, images and heads in one axis, a single head that is never
+//! split off, keys that come transposed. The scale is the product of all factors on queries, keys and logits, and a
+//! quotient counts as its inverse. Operands that nowhere are rows `[N,L,C]` are made so by a transpose. Nodes that go out
+//! of use are dropped.
 //!
 //! # When it applies
-//! To graphs with fixed shapes, as read from files; the importer makes `attention` itself. The softmax must be over the last axis,
-//! all factors scalar constants (one per head stays), and nothing else may read logits, weights or the product.
+//! To graphs with fixed shapes, as read from files; the importer makes `attention` itself. The softmax must be over the
+//! last axis, all factors scalar constants (one per head stays), and nothing else may read logits, weights or the
+//! product.
 //!
 //! # Options
 //! None.
 //!
 //! # Effect on accuracy
-//! Better, if anything: a composite computes in f32 inside and rounds once, where the primitives round after each step. In f32
-//! the results differ by rounding only.
+//! Better, if anything: a composite computes in f32 inside and rounds once, where the primitives round after each step.
+//! In f32 the results differ by rounding only.
 //!
 //! # Example
 //! ```text

@@ -1,12 +1,13 @@
 //! Finds gathers per image in gathers from a flattened batch.
 //!
 //! # What it does
-//! Replaces the gather of rows `i · S + index[i]` from `x[N,S,C]`, flattened to `[N·S,C]`, by a gather at `index` with a shared batch:
-//! torch writes `x[arange(N), index]` so, which pools the states of the text encoder. Nodes that go out of use are dropped.
+//! Replaces the gather of rows `i · S + index[i]` from `x[N,S,C]`, flattened to `[N·S,C]`, by a gather at `index` with a
+//! shared batch: torch writes `x[arange(N), index]` so, which pools the states of the text encoder. Nodes that go out of
+//! use are dropped.
 //!
 //! # When it applies
-//! When the offsets are the constants `0, S, 2S, …` and `index` is the result of an `arg_max`, so that it cannot reach into the
-//! next image.
+//! When the offsets are the constants `0, S, 2S, …` and `index` is the result of an `arg_max`, so that it cannot reach
+//! into the next image.
 //!
 //! # Options
 //! None.

@@ -1,12 +1,12 @@
 //! Finds linear layers in products with constant matrices.
 //!
 //! # What it does
-//! Replaces a product with a constant matrix by `linear`, together with the constant vector that is added to it, if there is one.
-//! The matrix is transposed when it is written. Nodes that go out of use are dropped.
+//! Replaces a product with a constant matrix by `linear`, together with the constant vector that is added to it, if there
+//! is one. The matrix is transposed when it is written. Nodes that go out of use are dropped.
 //!
 //! # When it applies
-//! To a `matmul` whose second operand is a weight of two dimensions. The vector must have one element per column and the product
-//! no other user.
+//! To a `matmul` whose second operand is a weight of two dimensions. The vector must have one element per column and the
+//! product no other user.
 //!
 //! # Options
 //! None.

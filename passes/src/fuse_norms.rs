@@ -1,9 +1,9 @@
 //! Finds layer and group normalization in their primitives.
 //!
 //! # What it does
-//! Replaces `(x - mean) / √(var + ε) · scale + bias` by `layer_norm` when the mean is over the last axis, and by `group_norm` when
-//! it is over groups of channels that a reshape makes, which is how `torch.onnx` writes `torch.nn.GroupNorm`, with or without
-//! `InstanceNormalization` in the middle. Nodes that go out of use are dropped.
+//! Replaces `(x - mean) / √(var + ε) · scale + bias` by `layer_norm` when the mean is over the last axis, and by
+//! `group_norm` when it is over groups of channels that a reshape makes, which is how `torch.onnx` writes
+//! `torch.nn.GroupNorm`, with or without `InstanceNormalization` in the middle. Nodes that go out of use are dropped.
 //!
 //! # When it applies
 //! To graphs with fixed shapes, as read from files. Scale and bias must be constants, one element per channel.
@@ -12,8 +12,8 @@
 //! None.
 //!
 //! # Effect on accuracy
-//! Better, if anything: a composite computes in f32 inside and rounds once, where the primitives round after each step. In f32
-//! the results differ by rounding only.
+//! Better, if anything: a composite computes in f32 inside and rounds once, where the primitives round after each step.
+//! In f32 the results differ by rounding only.
 //!
 //! # Example
 //! ```text

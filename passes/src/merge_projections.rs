@@ -1,15 +1,16 @@
 //! Makes the projections of attention that read the same value one linear layer.
 //!
 //! # What it does
-//! Of the linear layers that give queries, keys and values to one `attention`, those with the same operand become one whose weight
-//! has their rows one after the other, and slices take its result apart: query, key and value in self-attention; key and value in
-//! cross-attention, where the query reads another value. Rows are joined when they are written, no data is read.
+//! Of the linear layers that give queries, keys and values to one `attention`, those with the same operand become one
+//! whose weight has their rows one after the other, and slices take its result apart: query, key and value in
+//! self-attention; key and value in cross-attention, where the query reads another value. Rows are joined when they are
+//! written, no data is read.
 //!
 //! # When it applies
-//! When each of the layers gives its result to that `attention` only, has a weight of its own, and either all have a bias or none.
-//! It runs before weights are quantized. It is in no default pipeline: the operand is read once instead of two or three times and one
-//! large product uses wide units better, but slices of the last axis are copies in every target, native included, and 8·640 to
-//! 3·4096·320 elements of copies per attention cost more than a product saves that is bound by arithmetic.
+//! When each of the layers gives its result to that `attention` only, has a weight of its own, and either all have a bias
+//! or none. It runs before weights are quantized. It is in no default pipeline: the operand is read once instead of two
+//! or three times and one large product uses wide units better, but slices of the last axis are copies in every target.
+//! It pays for a target whose attention reads the merged rows where they are.
 //!
 //! # Options
 //! None.

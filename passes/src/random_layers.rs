@@ -129,7 +129,7 @@ impl Network {
         self.add(LayerNorm { epsilon: 0.1 }, &[x, scale, bias])
     }
 
-    fn to_tokens(&mut self, image: ValueId) -> ValueId {
+    fn tokens_of(&mut self, image: ValueId) -> ValueId {
         let sizes = self.own_sizes(image);
         let shape = self.shape(&[sizes[0], sizes[1] * sizes[2]]);
         let flat = self.add(Reshape { shape }, &[image]);
@@ -204,7 +204,7 @@ impl Network {
             }
             8 => {
                 let normed = self.group_norm(image, 1);
-                let token = self.to_tokens(normed);
+                let token = self.tokens_of(normed);
                 let y = self.linear(token, channels, with_bias);
                 self.tokens.push(y);
             }

@@ -1,16 +1,17 @@
 //! Makes a convolution of a concatenation the sum of convolutions of its parts.
 //!
 //! # What it does
-//! `conv(concat(a, b), W)` becomes `conv(a, W[:, ..Ca]) + conv(b, W[:, Ca..])`, with the weight cut along its input channels when it is
-//! written. Norms and activations in between are applied to each part: an activation always can be, a GroupNorm when no group has
-//! channels of both parts. That is the concatenation with the skip connection in the UNet, which then is never written.
+//! `conv(concat(a, b), W)` becomes `conv(a, W[:, ..Ca]) + conv(b, W[:, Ca..])`, with the weight cut along its input
+//! channels when it is written. Norms and activations in between are applied to each part: an activation always can be, a
+//! GroupNorm when no group has channels of both parts. That is the concatenation with the skip connection in the UNet,
+//! which then is never written.
 //!
 //! # When it applies
-//! When the concatenation along the channels goes away altogether, that is, when everything that reads it are convolutions with one
-//! group, GroupNorms and activations that can be split, down to the last one. Else nothing changes. It runs before weights are
-//! quantized. The multiply-adds stay the same; what is won is the copy, what is lost an addition per convolution, which the native
-//! target does inside the product and the others do not. In Stable Diffusion v1.5 groups straddle the seam where widths are
-//! 1280+640 and 640+320.
+//! When the concatenation along the channels goes away altogether, that is, when everything that reads it are
+//! convolutions with one group, GroupNorms and activations that can be split, down to the last one. Else nothing changes.
+//! It runs before weights are quantized. The multiply-adds stay the same; what is won is the copy, what is lost an
+//! addition per convolution, which the native target does inside the product and the others do not. In Stable Diffusion
+//! v1.5 groups straddle the seam where widths are 1280+640 and 640+320.
 //!
 //! # Options
 //! None.

@@ -1,21 +1,22 @@
 //! Makes a nearest upsampling and its 3x3 convolution four 2x2 convolutions on the small image.
 //!
 //! # What it does
-//! After every cell has become 2x2 equal ones, a 3x3 window meets only 2x2 different cells of the small image, and which ones depends
-//! on whether the row and the column of the result are even. So each of the four phases of the result is a 2x2 convolution of the small
-//! image, whose taps are sums of those that meet the same cell; concatenations along new axes put the phases side by side. Edges are
-//! included: the zero row around the large image meets the zero row around the small one. 16 instead of 36 multiply-adds per
-//! cell and pair of channels.
+//! After every cell has become 2x2 equal ones, a 3x3 window meets only 2x2 different cells of the small image, and which
+//! ones depends on whether the row and the column of the result are even. So each of the four phases of the result is a
+//! 2x2 convolution of the small image, whose taps are sums of those that meet the same cell; concatenations along new
+//! axes put the phases side by side. Edges are included: the zero row around the large image meets the zero row around
+//! the small one. 16 instead of 36 multiply-adds per cell and pair of channels.
 //!
 //! # When it applies
-//! To an upsampling by 2 whose 3x3 convolution has stride 1, padding 1, and one group, where the cost model sees a gain. A layer takes
-//! the longer of two times: that of its multiply-adds and that of reading its weights, of which there are 16 for 9. So small
-//! images with many channels lose: at `balance` 256 and batch 1, the upsampling of the UNet from 8x8 stays, those from 16x16 and 32x32 and
-//! all of the VAE are split. It runs before weights are quantized.
+//! To an upsampling by 2 whose 3x3 convolution has stride 1, padding 1, and one group, where the cost model sees a gain.
+//! A layer takes the longer of two times: that of its multiply-adds and that of reading its weights, of which there are
+//! 16 for 9. So small images with many channels lose: at `balance` 256 and batch 1, the upsampling of the UNet from 8x8
+//! stays, those from 16x16 and 32x32 and all of the VAE are split. It runs in full precision, so that sums of taps are
+//! rounded once.
 //!
 //! # Options
-//! * `balance`: multiply-adds in the time that reading one weight takes; default 256 (2.6 TMAC/s at 20 GB/s and 2 bytes), a phone's
-//!   processor has about 86.
+//! * `balance`: multiply-adds in the time that reading one weight takes; default 256 (2.6 TMAC/s at 20 GB/s and 2 bytes),
+//!   a phone's processor has about 86.
 //! * `min_gain`: the least factor by which a layer becomes faster in this model; default 1.2. 0 splits all.
 //!
 //! # Effect on accuracy
@@ -24,7 +25,8 @@
 //! # Example
 //! ```text
 //! before: u = upsample_nearest(x) {scale=2}; y = conv2d(u, w[8,4,3,3]) {pads=[1,1,1,1]}
-//! after:  a = conv2d(x, w'[8,4,2,2]) {pads=[1,1,0,0]}; b = … {pads=[1,0,0,1]}; c = … {pads=[0,1,1,0]}; d = … {pads=[0,0,1,1]};
+//! after:  a = conv2d(x, w'[8,4,2,2]) {pads=[1,1,0,0]}; b = … {pads=[1,0,0,1]};
+//!         c = … {pads=[0,1,1,0]}; d = … {pads=[0,0,1,1]};
 //!         y = interleaved(a, b, c, d)
 //! ```
 
@@ -57,6 +59,7 @@ impl Default for SplitUpsampleConvolution {
 
 impl Describe for SplitUpsampleConvolution {
     const NAME: &'static str = "split-upsample-convolution";
+    const REQUIRES: &'static [Property] = &[Property::FullPrecision];
     const INVALIDATES: &'static [Property] = &[Property::NoDeadCode];
 }
 
@@ -213,7 +216,8 @@ fn phase(weight: &LazyTensor, row: usize, column: usize) -> LazyTensor {
     flat.combine(2, &matrix).reshape(&[cout, cin, 2, 2])
 }
 
-/// Elements of the parts by turns: each part gets an axis of one, along which they are joined and which then goes up in `whole`.
+/// Elements of the parts by turns: each part gets an axis of size one, along which they are joined and which then goes up
+/// in `whole`.
 fn interleave(
     rebuild: &mut Rebuild<'_>,
     parts: &[ValueId],
@@ -263,8 +267,8 @@ mod tests {
 
     #[test]
     fn stable_diffusion_saves_what_its_sizes_say() {
-        // Channels and sides of the upsamplings of Stable Diffusion v1.5's UNet and of its VAE's decoder at 512x512, and their
-        // multiply-adds: 36 or 16 per cell and pair of channels.
+        // Channels and sides of the upsamplings of Stable Diffusion v1.5's UNet and of its VAE's decoder at 512x512, and
+        // their multiply-adds: 36 or 16 per cell and pair of channels.
         let unet = [(1280, 8), (1280, 16), (640, 32)];
         let vae = [(512, 64), (512, 128), (256, 256)];
         for (layers, before, after) in [(unet, 33.97, 15.10), (vae, 347.89, 154.62)] {
