@@ -9,6 +9,8 @@
 //! * **Weights stay where they are.** The model and its external data are mapped, and constants point into them.
 //! * **Files are not trusted.** The number of messages is checked before they are decoded, sizes before anything is
 //!   allocated, and external data must lie in the model's folder.
+//! * **Codes stay codes.** Weights that `DequantizeLinear` or a table makes floats of are encoded weights of the graph;
+//!   activations that go through `QuantizeLinear` and back are `fake_quantize`.
 //! * **Operators** are those of Stable Diffusion's networks as snapc and `torch.onnx` write them, operator sets 13 to
 //!   23; one that has no form in the IR is an error that names it. Each becomes primitives of the IR; the
 //!   passes of the pipeline `recognize` find the composites.

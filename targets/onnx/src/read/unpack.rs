@@ -32,7 +32,7 @@ pub(super) fn find(graph: &GraphProto, builder: &Builder) -> Unpacked {
         n.op_type.as_deref() == Some("BitwiseAnd")
             && super::is_onnx(n.domain.as_deref())
             && n.output.len() == 1
-            && n.output[0] != ""
+            && !n.output[0].is_empty()
     };
     if !graph.node.iter().any(is_mask) {
         return found;

@@ -93,11 +93,11 @@ fn check_versions(model: &ModelProto, report: &mut Report<'_>) -> Option<i64> {
     let ir_version = model.ir_version.unwrap_or_default();
     let known = VERSIONS.map(|(opset, _)| opset);
     match imports.as_slice() {
-        &[("", opset)] if VERSIONS.contains(&(opset, ir_version)) => Some(opset),
-        &[("", opset)] if known.contains(&opset) => {
+        [("", opset)] if VERSIONS.contains(&(*opset, ir_version)) => Some(*opset),
+        [("", opset)] if known.contains(opset) => {
             let message = format!("IR version {ir_version} with operator set {opset}");
             report.add("version", "", message);
-            Some(opset)
+            Some(*opset)
         }
         _ => {
             let message =
