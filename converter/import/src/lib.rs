@@ -37,6 +37,6 @@ mod weight_file;
 
 pub use checkpoint::{Checkpoint, ImportOptions, open};
 pub use error::ImportError;
-pub use export::{ExportError, export};
+pub use export::{ExportError, describe, export};
 pub use lookup::{ShapeOnly, StoredWeight, WeightContent, WeightLookup};
 pub use report::{WeightIssue, WeightProblem, WeightReport};

@@ -76,56 +76,57 @@ fn a_unet_in_two_packages_computes_what_diffusers_computes() {
     let mut lines = Vec::new();
     let mut passes = true;
     for precision in [Precision::F32, Precision::F16] {
-        for interface in [Interface::Plain, Interface::Apple] {
-            for attention in [AttentionForm::Auto, AttentionForm::SplitEinsum] {
-                let dir = tempfile::tempdir().unwrap();
-                let options = EmitOptions {
-                    precision,
-                    interface,
-                    attention,
-                    chunk_unet: true,
-                    ..EmitOptions::default()
-                };
-                let (legal, emitted) =
-                    emit_program(optimized("tiny", precision), &options, dir.path());
-                let names: Vec<&str> = emitted.graphs.iter().map(|g| g.name.as_str()).collect();
-                let order = ["text_encoder", "unet_chunk1", "unet_chunk2", "vae_decoder"];
-                assert_eq!(names, order);
-                let files = [&emitted.graphs[1].file, &emitted.graphs[2].file];
-                assert_eq!(files, ["UnetChunk1.mlpackage", "UnetChunk2.mlpackage"]);
-                assert_even(&legal);
+        let forms = [
+            (Interface::Plain, AttentionForm::Auto),
+            (Interface::Apple, AttentionForm::SplitEinsum),
+        ];
+        for (interface, attention) in forms {
+            let dir = tempfile::tempdir().unwrap();
+            let options = EmitOptions {
+                precision,
+                interface,
+                attention,
+                chunk_unet: true,
+                ..EmitOptions::default()
+            };
+            let (legal, emitted) = emit_program(optimized("tiny", precision), &options, dir.path());
+            let names: Vec<&str> = emitted.graphs.iter().map(|g| g.name.as_str()).collect();
+            let order = ["text_encoder", "unet_chunk1", "unet_chunk2", "vae_decoder"];
+            assert_eq!(names, order);
+            let files = [&emitted.graphs[1].file, &emitted.graphs[2].file];
+            assert_eq!(files, ["UnetChunk1.mlpackage", "UnetChunk2.mlpackage"]);
+            assert_even(&legal);
 
-                // What the whole UNet takes and gives.
-                let mut whole = emitted.clone();
-                whole.graphs.truncate(2);
-                whole.graphs[1].name = "unet".to_owned();
-                let case = cases("", dir.path(), &whole, &options, &reference).remove(1);
-                let job = |file: &String, given: &Tensors| {
-                    let graph = read(&dir.path().join(file)).unwrap();
-                    let taken = graph.inputs().iter();
-                    let taken = taken.map(|i| (i.name.clone(), given[&i.name].clone()));
-                    Job {
-                        name: format!("{precision} {interface} {attention} {file}"),
-                        package: dir.path().join(file),
-                        inputs: taken.collect(),
-                    }
-                };
-                let mut given = case.job.inputs.clone();
-                given.extend(run(&[&job(files[0], &given)]).remove(0));
-                let outputs = run(&[&job(files[1], &given)]).remove(0);
-                let chunks = files.map(|file| read(&dir.path().join(file)).unwrap());
-                let joined = join(&chunks[0], &chunks[1], "unet").unwrap();
-                verify(&joined).unwrap();
-                let joined = eval::run(&joined, &case.job.inputs).unwrap();
-                assert_eq!(case.expected.len(), 1);
-                for (name, expected) in &case.expected {
-                    let db = [
-                        psnr(expected, &outputs[name]),
-                        psnr(expected, &joined[name]),
-                    ];
-                    passes &= db.iter().all(|db| *db >= case.floor);
-                    lines.push(format!("{precision} {interface} {attention}: {db:.1?} dB"));
+            // What the whole UNet takes and gives.
+            let mut whole = emitted.clone();
+            whole.graphs.truncate(2);
+            whole.graphs[1].name = "unet".to_owned();
+            let case = cases("", dir.path(), &whole, &options, &reference).remove(1);
+            let job = |file: &String, given: &Tensors| {
+                let graph = read(&dir.path().join(file)).unwrap();
+                let taken = graph.inputs().iter();
+                let taken = taken.map(|i| (i.name.clone(), given[&i.name].clone()));
+                Job {
+                    name: format!("{precision} {interface} {attention} {file}"),
+                    package: dir.path().join(file),
+                    inputs: taken.collect(),
                 }
+            };
+            let mut given = case.job.inputs.clone();
+            given.extend(run(&[&job(files[0], &given)]).remove(0));
+            let outputs = run(&[&job(files[1], &given)]).remove(0);
+            let chunks = files.map(|file| read(&dir.path().join(file)).unwrap());
+            let joined = join(&chunks[0], &chunks[1], "unet").unwrap();
+            verify(&joined).unwrap();
+            let joined = eval::run(&joined, &case.job.inputs).unwrap();
+            assert_eq!(case.expected.len(), 1);
+            for (name, expected) in &case.expected {
+                let db = [
+                    psnr(expected, &outputs[name]),
+                    psnr(expected, &joined[name]),
+                ];
+                passes &= db.iter().all(|db| *db >= case.floor);
+                lines.push(format!("{precision} {interface} {attention}: {db:.1?} dB"));
             }
         }
     }

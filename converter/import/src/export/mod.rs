@@ -2,6 +2,7 @@
 
 mod error;
 mod safetensors_file;
+mod unet_config;
 mod vae_config;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use snapc_ir::{Graph, Program, WeightError, text};
 
 pub use self::error::ExportError;
 use self::safetensors_file::write_safetensors;
+use self::unet_config::with_blocks_of;
 use self::vae_config::with_widths_of;
 use crate::config::{TextEncoderConfig, UnetConfig, VaeConfig, parse_object};
 use crate::layout::{Component, to_json};
@@ -22,8 +24,8 @@ use crate::networks::{Network, text_encoder, unet, vae_decoder};
 /// Writes a diffusers folder of a program that was imported from `checkpoint`.
 ///
 /// The graphs named in `changed` are written from the program: `config.json` and one safetensors file under diffusers' keys,
-/// every weight in the narrowest element type that holds it exactly. The configuration is the one among the program's files;
-/// a decoder's has the widths and the GroupNorm groups of the graph. The other components that `model_index.json` names are
+/// every weight in the narrowest element type that holds it exactly. The configuration is the one among the program's files,
+/// brought up to date as by [`describe`]. The other components that `model_index.json` names are
 /// copied as whole files; those of a single-file checkpoint are written from the program too.
 ///
 /// A VAE that is written from the program has a decoder and no encoder: the program holds none, and an encoder cannot have
@@ -62,8 +64,7 @@ pub fn export(
             .get(&name)
             .ok_or_else(|| ExportError::MissingConfig(name.clone()))?;
         let mut config = parse_object(&name, bytes)?;
-        if let Component::Vae = component {
-            with_widths_of(graph, &mut config);
+        if changed.contains(&graph.name()) && update(graph, *component, &mut config) {
             files.insert(name.clone(), to_json(&config));
         }
         check_described(program, graph, *component, (&name, &config))?;
@@ -81,6 +82,38 @@ pub fn export(
         write_safetensors(&folder.file(&name)?, graph)?;
     }
     folder.rename_to(output)
+}
+
+/// Brings the configurations among a program's files up to date with graphs that have changed: a decoder's widths and
+/// GroupNorm groups, the order of a UNet's blocks.
+///
+/// # Errors
+/// When a graph or its configuration is not there, or the configuration is not a JSON object.
+pub fn describe(program: &mut Program, changed: &[&str]) -> Result<(), ExportError> {
+    for name in changed {
+        let graph = program
+            .graph(name)
+            .ok_or_else(|| ExportError::UnknownGraph((*name).to_owned()))?;
+        let component = component_of(graph)?;
+        let name = format!("{}/config.json", component.folder());
+        let bytes = program.pipeline.files.get(&name);
+        let bytes = bytes.ok_or_else(|| ExportError::MissingConfig(name.clone()))?;
+        let mut config = parse_object(&name, bytes)?;
+        if update(graph, component, &mut config) {
+            program.pipeline.files.insert(name, to_json(&config));
+        }
+    }
+    Ok(())
+}
+
+/// Puts what can change of a network into its configuration; `false` when nothing of it can.
+fn update(graph: &Graph, component: Component, config: &mut Map<String, Value>) -> bool {
+    match component {
+        Component::Vae => with_widths_of(graph, config),
+        Component::Unet => with_blocks_of(graph, config),
+        Component::TextEncoder => return false,
+    }
+    true
 }
 
 fn component_of(graph: &Graph) -> Result<Component, ExportError> {

@@ -32,6 +32,16 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// Names of the graphs that [`Recipe::structural`] changes.
+    pub fn changed(&self) -> Vec<&'static str> {
+        let changed = [
+            ("unet", self.plan.is_some()),
+            ("vae_decoder", self.prune_vae.is_some()),
+        ];
+        let asked = changed.into_iter().filter(|(_, asked)| *asked);
+        asked.map(|(graph, _)| graph).collect()
+    }
+
     /// The steps that change the networks themselves, which can be exported and trained.
     ///
     /// # Errors
@@ -55,12 +65,15 @@ impl Recipe {
         }
     }
 
-    /// What comes behind [`Recipe::structural`].
+    /// What comes behind [`Recipe::structural`]; the given list, when there is one.
     ///
     /// # Errors
     /// As [`Recipe::pipeline`].
     pub fn lowering(&self, timesteps: &[usize]) -> Result<Pipeline, Failure> {
-        Ok(Pipeline::new(self.lowering_steps(timesteps)?)?)
+        match &self.passes {
+            Some(list) => Ok(list.parse()?),
+            None => Ok(Pipeline::new(self.lowering_steps(timesteps)?)?),
+        }
     }
 
     fn structural_steps(&self) -> Vec<Step> {
