@@ -384,8 +384,8 @@ fn a_unet_of_codes_equals_the_evaluator() {
     }
 }
 
-/// A number that is rounded to the other side here and there moves by a step of the grid, so that this is no better than the
-/// grid itself.
+/// A number in the middle between two codes may become the other one where sums before it are rounded otherwise, which
+/// depends on the processor.
 #[test]
 fn a_unet_of_integers_is_close_to_the_evaluator() {
     let grid = Op::FakeQuantize(FakeQuantize {
@@ -394,7 +394,7 @@ fn a_unet_of_integers_is_close_to_the_evaluator() {
     });
     let encode = |w: &LazyTensor| scales(w, 8, &blocks(w, usize::MAX), false);
     let db = unet_parity("integers", encode, Some(&grid));
-    assert!(db >= 100.0, "{db:.1} dB");
+    assert!(db >= 80.0, "{db:.1} dB");
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn coded_layer(plan: TensorPlan, bytes: usize) -> Model {
         storage: codes,
         dims,
     };
-    let weight = model.graph.weight(weight).unwrap();
+    let weight = model.graph.weight(weight).expect("goes with its scales");
     model.weights.push(StoredWeight {
         plan,
         bytes: vec![1; bytes],
