@@ -175,11 +175,11 @@ impl Graph {
             let (name, ty) = (weight.name, ty.to_string());
             return Err(GraphError::Type { name, ty });
         }
-        if let Storage::Codes(codes) = weight.storage {
-            if let Err(problem) = self.check_codes(codes, &weight.dims) {
-                let name = weight.name;
-                return Err(GraphError::Codes { name, problem });
-            }
+        if let Storage::Codes(codes) = weight.storage
+            && let Err(problem) = self.check_codes(codes, &weight.dims)
+        {
+            let name = weight.name;
+            return Err(GraphError::Codes { name, problem });
         }
         let is_value = matches!(weight.storage, Storage::F32 | Storage::I32);
         self.weight_types.push(is_value.then_some(ty));

@@ -71,12 +71,16 @@ fn container(program: &Program, bytes: &[u8]) -> Option<Container> {
 
 /// The plan of a weight and its bytes.
 fn tensor(weight: &Weight) -> Option<(TensorPlan, u64)> {
-    let shape: Vec<u64> = weight.dims.iter().map(|&n| n.into()).collect();
+    let shape: Vec<u64> = match weight.storage {
+        Storage::Codes(codes) => codes.packed_dims(&weight.dims).to_vec(),
+        _ => weight.dims.iter().map(|&n| n.into()).collect(),
+    };
     let any = [DType::F32, DType::F16, DType::Bf16][weight.name.len() % 3];
     let dtype = match weight.storage {
         Storage::F32 => DType::F32,
         Storage::I32 => DType::I32,
         Storage::Rows | Storage::Panels => any,
+        Storage::Codes(_) => DType::U8,
     };
     let name = weight.name.as_str();
     let (plan, bytes) = match weight.storage {

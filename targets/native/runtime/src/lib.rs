@@ -33,6 +33,7 @@ compile_error!("weights are mapped as they are in the file, which is little-endi
 mod arena;
 mod error;
 mod exec;
+mod grid;
 mod network;
 mod run;
 mod runtime;

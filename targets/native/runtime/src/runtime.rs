@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use snapc_format::{Container, DType, LayoutId, Stage};
 use snapc_kernels::{Kernels, Pool};
@@ -11,6 +11,7 @@ use snapc_program::{Graph, KNOWN_PROMPT, Program, ScheduleData, TokenizerData};
 
 use crate::arena::Arena;
 use crate::error::RuntimeError;
+use crate::grid::{Grid, grids};
 use crate::network::RuntimeNetwork;
 use crate::weights::{Location, locate};
 
@@ -56,6 +57,10 @@ pub(crate) struct BoundGraph {
     pub(crate) graph: Graph,
     pub(crate) weights: Vec<Location>,
     pub(crate) weight_dims: Vec<Vec<usize>>,
+    /// By value, the grid that all of it is on.
+    pub(crate) grids: Vec<Option<Grid>>,
+    /// By weight, what products of integers need to know of it: made at the first use, since it takes a pass over the codes.
+    pub(crate) column_sums: Vec<OnceLock<Option<Vec<i32>>>>,
 }
 
 /// An open `.snap` file, ready to run.
@@ -276,6 +281,8 @@ fn bind(
     }
     Ok(BoundGraph {
         stage,
+        grids: grids(&graph),
+        column_sums: weights.iter().map(|_| OnceLock::new()).collect(),
         graph,
         weights,
         weight_dims,

@@ -3,11 +3,15 @@
 mod support;
 
 use proptest::prelude::*;
-use snapc_format::DType;
+use snapc_format::{DType, TensorPlan};
 use snapc_ir::ops;
 use snapc_ir::{Operator, Tensor};
-use snapc_program::{Activation, Op, Storage};
-use support::{Given, Numbers, Stored, batched, check, constant, fixed, rounded};
+use snapc_kernels::Kernels;
+use snapc_program::{Activation, Codebook, Codes, Dim, Op, Storage, Type, Weight};
+use support::{
+    Given, Model, Numbers, Stored, StoredWeight, Values, batched, check, constant, fixed, rounded,
+    run,
+};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
@@ -46,6 +50,64 @@ fn finished(
     let residual = numbers.floats(&result.shape);
     operands.push(batched(&residual));
     ops::Add {}.eval(&[&result, &residual])
+}
+
+/// Terms of a sum that nearly cancel: numbers lose what integers keep.
+#[test]
+fn codes_of_a_grid_are_multiplied_as_integers() {
+    const DEPTH: usize = 2048;
+    let mut model = Model::default();
+    let dims = [Dim::Batch, Dim::Fixed(DEPTH as u32)];
+    let x = model.input("x", Type::f32(dims));
+    let grid = Op::FakeQuantize {
+        scale: 0.1,
+        zero_point: 100,
+    };
+    let x = model.push(grid, &[x]);
+    let scale = Tensor::float(&[1, 1], vec![0.3]);
+    model.weight(Storage::Panels, DType::F32, &scale);
+    // Codes from -127 to 127 in the first half; those of the second half take nearly all of their products off again.
+    let code = |i: usize| (i % (DEPTH / 2) * 89 % 255) as i32 - 127;
+    let left = |i: usize| (i % (DEPTH / 2) * 57 % 150) as i32;
+    let weight = |i: usize| if i < DEPTH / 2 { code(i) } else { -code(i) };
+    let extra = |i: usize| i32::from(i == DEPTH / 2);
+    let mut bytes = vec![0; DEPTH * 32];
+    for i in 0..DEPTH {
+        bytes[32 * i] = (weight(i) as i8).cast_unsigned();
+    }
+    let plan = TensorPlan::new("weight1", &[1, DEPTH as u64, 32], DType::U8);
+    model.weights.push(StoredWeight { plan, bytes });
+    let book = Codebook::Scales {
+        scale: 0,
+        zero_point: None,
+    };
+    let codes = Codes { bits: 8, book };
+    let weight_of = Weight {
+        name: "weight1".to_owned(),
+        storage: Storage::Codes(codes),
+        dims: vec![1, DEPTH as u32],
+    };
+    let w = model.graph.weight(weight_of).unwrap();
+    let linear = Op::Linear {
+        bias: false,
+        activation: Activation::None,
+        residual: false,
+    };
+    let y = model.push(linear, &[x, w]);
+    model.output("y", y);
+    let input: Vec<f32> = (0..DEPTH)
+        .map(|i| (left(i) + extra(i)) as f32 * 0.1)
+        .collect();
+    let sum: i32 = (0..DEPTH).map(|i| (left(i) + extra(i)) * weight(i)).sum();
+    assert_eq!(sum, 127);
+    let found = run(&mut model.network(1), 1, &[Values::Floats(input)]);
+    let expected = 127.0 * (0.1f32 * 0.3);
+    let error = (found[0][0] - expected).abs();
+    if Kernels::detect().multiplies_integers() {
+        assert!(error <= 1e-6, "{error}");
+    } else {
+        assert!(error <= 0.1, "{error}");
+    }
 }
 
 proptest! {

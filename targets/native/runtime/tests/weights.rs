@@ -4,9 +4,9 @@ mod support;
 
 use snapc_format::{DType, LayoutId, Stage, TensorPlan};
 use snapc_ir::Tensor;
-use snapc_program::{Activation, Dim, Op, Storage, Type};
+use snapc_program::{Activation, Codebook, Codes, Dim, Op, Storage, Type, Weight};
 use snapc_runtime::{Options, Runtime, RuntimeError, WeightFault};
-use support::{Model, StoredWeight};
+use support::{Model, StoredWeight, Values, run};
 
 /// A layer whose weight is `weight0` in panels `[2,3]` and whose bias is `weight1`.
 fn layer() -> Model {
@@ -86,6 +86,62 @@ fn another_shape_is_refused() {
             found: shape
         }
     );
+}
+
+/// A layer of int8 codes `weight1` with the scales `weight0`.
+fn coded_layer(plan: TensorPlan, bytes: usize) -> Model {
+    let mut model = Model::default();
+    let x = model.input("x", Type::f32([Dim::Batch, Dim::Fixed(3)]));
+    let scale = Tensor::float(&[40, 1], vec![0.5; 40]);
+    model.weight(Storage::Panels, DType::F32, &scale);
+    let book = Codebook::Scales {
+        scale: 0,
+        zero_point: None,
+    };
+    let codes = Storage::Codes(Codes { bits: 8, book });
+    let (name, dims) = ("weight1".to_owned(), vec![40, 3]);
+    let weight = Weight {
+        name,
+        storage: codes,
+        dims,
+    };
+    let weight = model.graph.weight(weight).expect("goes with its scales");
+    model.weights.push(StoredWeight {
+        plan,
+        bytes: vec![1; bytes],
+    });
+    let linear = Op::Linear {
+        bias: false,
+        activation: Activation::None,
+        residual: false,
+    };
+    let y = model.push(linear, &[x, weight]);
+    model.output("y", y);
+    model
+}
+
+#[test]
+fn codes_are_packed_bytes_of_the_panels() {
+    let plan = |shape: &[u64], dtype| TensorPlan::new("weight1", shape, dtype);
+    let mut network = coded_layer(plan(&[2, 3, 32], DType::U8), 192).network(1);
+    let x = Values::Floats(vec![1.0, 2.0, 4.0]);
+    assert_eq!(run(&mut network, 1, &[x]), [[3.5; 40]]);
+    let fault = |plan, bytes| match coded_layer(plan, bytes).open(1) {
+        Err(RuntimeError::Weight { fault, .. }) => fault,
+        other => panic!("{other:?}"),
+    };
+    let (expected, found) = (vec![2, 3, 32], vec![2, 3, 16]);
+    assert_eq!(
+        fault(plan(&found, DType::U8), 96),
+        WeightFault::Shape { expected, found }
+    );
+    assert!(matches!(
+        fault(plan(&[2, 3, 32], DType::I8), 192),
+        WeightFault::DType {
+            dtype: DType::I8,
+            ..
+        }
+    ));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use snapc_format::Stage;
 use snapc_program::{
-    Activation, Binary, Dim, Element, Graph, Instruction, Op, Operand, Program, Rounding, Storage,
-    Type, Unary, Weight,
+    Activation, Binary, Codebook, Codes, Dim, Element, Graph, Instruction, Op, Operand, Program,
+    Rounding, Storage, Type, Unary, Weight,
 };
 
 use super::Seeds;
@@ -122,6 +122,35 @@ pub(super) fn seeds() -> Seeds {
                 g.weight("mask", Storage::F32, &[1, 1, 5, 5]),
             ];
             let y = g.push(attention(true), &[x, x, x, mask]);
+            g.ending(y)
+        }),
+        ("codes", {
+            let mut g = Draft::default();
+            let x = g.input(&[3, 8]);
+            g.weight("scale", Storage::Panels, &[40, 2]);
+            g.weight("zero", Storage::Panels, &[40, 2]);
+            g.weight("palette", Storage::F32, &[2, 64]);
+            let (scale, zero_point) = (0, Some(1));
+            let book = Codebook::Scales { scale, zero_point };
+            let blocks = g.weight("w4", Storage::Codes(Codes { bits: 4, book }), &[40, 8]);
+            let book = Codebook::Palette { table: 2 };
+            let palette = g.weight("w6", Storage::Codes(Codes { bits: 6, book }), &[8, 40]);
+            let y = g.push(product(false, Activation::None), &[x, blocks]);
+            let y = g.push(product(false, Activation::None), &[y, palette]);
+            g.ending(y)
+        }),
+        ("codes-quantized", {
+            let mut g = Draft::default();
+            let x = g.input(&[4, 3, 68]);
+            g.weight("scale", Storage::Panels, &[5, 1]);
+            let (scale, zero_point) = (0, None);
+            let book = Codebook::Scales { scale, zero_point };
+            let codes = Storage::Codes(Codes { bits: 8, book });
+            let weight = g.weight("w", codes, &[5, 3, 3, 68]);
+            let bias = g.weight("b", Storage::F32, &[5]);
+            let (scale, zero_point) = (0.5, 9);
+            let y = g.push(Op::FakeQuantize { scale, zero_point }, &[x]);
+            let y = g.push(conv2d([1, 1], false), &[y, weight, bias]);
             g.ending(y)
         }),
         ("convolution", {

@@ -1,6 +1,8 @@
 //! Products of matrices, and what follows them.
 
-use snapc_kernels::{Codebook, Codes, Conv2d, Epilogue, KernelError, Matmul, PanelMatrix};
+use snapc_kernels::{
+    Codebook, Codes, Conv2d, Epilogue, KernelError, Matmul, PanelMatrix, Quantized,
+};
 use snapc_program::{Activation, Operand, Storage};
 
 use super::elementwise::activation;
@@ -58,12 +60,36 @@ fn packed<'a>(call: &Call<'a>, number: u32, codes: snapc_program::Codes) -> Code
     }
 }
 
+/// How the first operand is read by a product of integers, when it is on a grid, the weight has codes of eight bits, and the
+/// processor has the instructions. Else floats are multiplied, which differs by their rounding.
+fn quantized<'a>(call: &Call<'a>, weight: &PanelMatrix<'a>) -> Option<Quantized<'a>> {
+    let (Operand::Value(x), Operand::Weight(number)) =
+        (call.instruction.operands[0], call.instruction.operands[1])
+    else {
+        return None;
+    };
+    let grid = call.graph.grids[x as usize]?;
+    if !call.kernels.multiplies_integers() {
+        return None;
+    }
+    let sums = &call.graph.column_sums[number as usize];
+    let sums = sums.get_or_init(|| weight.column_sums());
+    Some(Quantized {
+        scale: grid.scale,
+        zero_point: grid.zero_point,
+        column_sums: sums.as_deref()?,
+    })
+}
+
 pub(super) fn linear(call: &Call<'_>, finish: Finish, out: &mut [f32]) -> Result<(), KernelError> {
     let weight = panels(call)?;
     let rows = out.len() / weight.columns();
-    let epilogue = epilogue(call, finish);
-    call.kernels
-        .gemm(call.pool, rows, call.words(0), &weight, epilogue, out)
+    let (x, epilogue) = (call.words(0), epilogue(call, finish));
+    let Call { kernels, pool, .. } = call;
+    match quantized(call, &weight) {
+        Some(left) => kernels.gemm_quantized(pool, rows, x, left, &weight, epilogue, out),
+        None => kernels.gemm(pool, rows, x, &weight, epilogue, out),
+    }
 }
 
 pub(super) fn conv2d(
@@ -82,9 +108,12 @@ pub(super) fn conv2d(
         stride: strides.map(|n| n as usize),
         pads: pads.map(|n| n as usize),
     };
-    let (weight, epilogue) = (panels(call)?, epilogue(call, finish));
-    call.kernels
-        .conv2d(call.pool, shape, call.words(0), &weight, epilogue, out)
+    let (weight, x, epilogue) = (panels(call)?, call.words(0), epilogue(call, finish));
+    let Call { kernels, pool, .. } = call;
+    match quantized(call, &weight) {
+        Some(left) => kernels.conv2d_quantized(pool, shape, x, left, &weight, epilogue, out),
+        None => kernels.conv2d(pool, shape, x, &weight, epilogue, out),
+    }
 }
 
 pub(super) fn geglu(call: &Call<'_>, out: &mut [f32]) -> Result<(), KernelError> {
