@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::ErrorKind;
 
-use snapc_import::ImportError;
+use snapc_import::{ExportError, ImportError};
 use snapc_passes::{PassError, PipelineError};
 use snapc_pipeline::{PipelineError as RunError, ScheduleError, TokenizerError};
 use snapc_target::TargetError;
@@ -86,6 +86,16 @@ impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         let exit = match &error {
             ImportError::Size { .. } | ImportError::UnexpectedConfig { .. } => Exit::Usage,
+            _ => Exit::InvalidInput,
+        };
+        Failure::new(exit, error)
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        let exit = match &error {
+            ExportError::Io { .. } | ExportError::Exists(_) => Exit::Usage,
             _ => Exit::InvalidInput,
         };
         Failure::new(exit, error)

@@ -17,11 +17,14 @@ use crate::interrupt::Interrupt;
 pub struct Clock(pub Vec<(&'static str, Duration)>);
 
 impl Clock {
-    /// Runs a stage and notes its time.
+    /// Runs a stage and notes its time; times of stages of one name are added.
     pub fn time<T>(&mut self, stage: &'static str, run: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = run();
-        self.0.push((stage, start.elapsed()));
+        match self.0.iter_mut().find(|(name, _)| *name == stage) {
+            Some((_, time)) => *time += start.elapsed(),
+            None => self.0.push((stage, start.elapsed())),
+        }
         result
     }
 }

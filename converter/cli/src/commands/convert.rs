@@ -7,6 +7,7 @@ mod settings;
 use std::path::{Path, PathBuf};
 
 use snapc_ir::Program;
+use snapc_passes::Pipeline;
 use snapc_target::manifest::{FILE_NAME, Manifest, PassEffect};
 use snapc_target::{EmitOptions, Progress, VerifiedProgram, schedule};
 
@@ -71,10 +72,29 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
         calibration: calibration.as_ref(),
     };
     let print = |text: &str| output.dump(text);
-    let optimized = clock.time("passes", || {
-        stages::optimize(program, &pipeline, options, &interrupt, &print)
-    });
-    let (program, pass_reports) = optimized?;
+    let run = |program, pipeline: &Pipeline, options| {
+        stages::optimize(program, pipeline, options, &interrupt, &print)
+    };
+    let recipe = &settings.recipe;
+    let structural = clock.time("passes", || run(program, &recipe.structural()?, options));
+    let (mut program, mut pass_reports) = structural?;
+    snapc_import::describe(&mut program, &recipe.changed())?;
+    if let (Some(dir), false) = (&settings.export, args.dry_run) {
+        clock.time("export", || {
+            snapc_import::export(&program, &args.checkpoint, &recipe.changed(), dir)
+        })?;
+    }
+    let options = PassOptions {
+        limit: options.limit.map(|n| n.saturating_sub(pass_reports.len())),
+        ..options
+    };
+    let lowering = recipe.lowering(&timesteps)?;
+    let (program, reports) = clock.time("passes", || run(program, &lowering, options))?;
+    let before = pass_reports.len();
+    pass_reports.extend(reports.into_iter().map(|mut report| {
+        report.run += before;
+        report
+    }));
     GraphReport::add_optimized(&mut graphs, &program);
     let emit = settings.emit_for(&program, args.pass_limit.is_some())?;
     let program = clock.time("legalize", || {

@@ -8,7 +8,12 @@ use snapc_ir::{Graph, Op, ValueId};
 /// Puts the order of a UNet's blocks into its configuration, as the key `blocks` describes it. Whether the rest fits is for
 /// building the network to say.
 pub(super) fn with_blocks_of(graph: &Graph, config: &mut Map<String, Value>) {
-    let count = |key: &str| config.get(key).and_then(Value::as_array).map_or(0, Vec::len);
+    let count = |key: &str| {
+        config
+            .get(key)
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len)
+    };
     let (down, up) = (count("down_block_types"), count("up_block_types"));
     let mut stages: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
     for node in graph.nodes() {
@@ -18,7 +23,10 @@ pub(super) fn with_blocks_of(graph: &Graph, config: &mut Map<String, Value>) {
         let entries = stages.entry(stage).or_default();
         match entries.last_mut() {
             Some(last) if last.name == name => last.output = node.result,
-            _ => entries.push(Entry { name, output: node.result }),
+            _ => entries.push(Entry {
+                name,
+                output: node.result,
+            }),
         }
     }
     let skips: Vec<ValueId> = graph
@@ -54,7 +62,11 @@ struct Entry {
 /// The stage and the block that a module belongs to: `down_blocks.0` and `resnets.1`.
 fn entry_of(module: &str) -> Option<(String, String)> {
     let parts: Vec<&str> = module.split('.').collect();
-    let stage_parts = if parts.first() == Some(&"mid_block") { 1 } else { 2 };
+    let stage_parts = if parts.first() == Some(&"mid_block") {
+        1
+    } else {
+        2
+    };
     let (stage, rest) = parts.split_at_checked(stage_parts)?;
     match rest {
         [kind @ ("resnets" | "attentions"), index, ..] => {

@@ -182,14 +182,14 @@ fn check_together(flags: &ConvertFlags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// f16 when all weights of the checkpoint are.
+/// f16 when weights of the checkpoint are; some may be kept in f32.
 fn precision_of(program: &Program) -> Precision {
     let mut parameters = program
         .graphs
         .iter()
         .flat_map(|g| g.weights())
         .filter(|w| w.is_parameter);
-    if parameters.all(|w| w.tensor.dtype() == DType::F16) {
+    if parameters.any(|w| w.tensor.dtype() == DType::F16) {
         Precision::F16
     } else {
         Precision::F32
