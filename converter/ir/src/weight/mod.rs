@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use self::cast::{cast_bytes, pods, scale_bytes};
+use self::cast::{cast_bytes, pods, scale_bytes, widen};
 pub use self::encoding::{Codebook, Encoding, EncodingError};
 use self::encoding::{Part, pack, unpack};
 use self::movement::{panel_bytes, permute_bytes, select_bytes, slice_bytes};
@@ -725,16 +725,7 @@ impl LazyTensor {
         &self,
         mut sink: impl FnMut(&[f32]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.stream(|bytes| sink(&self.widened(bytes)?))
-    }
-
-    /// Elements of the result as f32.
-    fn widened<'b>(&self, bytes: &'b [u8]) -> Result<Cow<'b, [f32]>, WeightError> {
-        if self.dtype == DType::F32 {
-            return Ok(pods(bytes));
-        }
-        let wide = cast_bytes(bytes, self.dtype, DType::F32, 0)?;
-        Ok(Cow::Owned(pods(&wide).into_owned()))
+        self.stream(|bytes| sink(&widen(bytes, self.dtype)?))
     }
 
     /// All elements as f32.
