@@ -22,8 +22,8 @@
 //! * `min_elements`: layers whose weight has less elements are kept, 2048.
 //!
 //! # Effect on accuracy
-//! Within its span every operand is within half a scale, a 510th of the span. The error depends on how the values spread;
-//! `docs/accuracy.md` has figures.
+//! Within its span every operand is within half a scale, a 510th of the span. What is lost depends on how
+//! the values spread.
 //!
 //! # Example
 //! ```text

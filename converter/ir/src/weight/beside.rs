@@ -1,5 +1,6 @@
 //! An encoded tensor beside what it was before.
 
+use super::cast::widen;
 use super::{CHUNK, LazyTensor, Transform, WeightError};
 
 impl LazyTensor {
@@ -36,7 +37,7 @@ impl LazyTensor {
         for start in (0..rows).step_by(step) {
             let part = start..rows.min(start + step);
             let (old, new) = (before.rows(part.clone())?, self.rows(part)?);
-            sink(&self.widened(&old)?, &self.widened(&new)?);
+            sink(&widen(&old, self.dtype)?, &widen(&new, self.dtype)?);
         }
         Ok(())
     }

@@ -21,6 +21,19 @@ fn to_bytes<T: Pod>(v: &[T]) -> Vec<u8> {
     bytemuck::cast_slice(v).to_vec()
 }
 
+/// The elements as f32; copied only when they are narrower or not aligned.
+pub(super) fn widen(bytes: &[u8], from: DType) -> Result<Cow<'_, [f32]>, WeightError> {
+    Ok(match from {
+        DType::F32 => pods(bytes),
+        DType::F16 => Cow::Owned(pods::<f16>(bytes).to_f32_vec()),
+        DType::BF16 => Cow::Owned(pods::<bf16>(bytes).to_f32_vec()),
+        _ => {
+            let wide = cast_integers(bytes, from, DType::F32)?;
+            Cow::Owned(pods(&wide).into_owned())
+        }
+    })
+}
+
 /// Elements of another type, rounded to nearest even. `first` is the position of the first element, for errors.
 pub(super) fn cast_bytes(
     bytes: &[u8],
@@ -34,11 +47,7 @@ pub(super) fn cast_bytes(
     if !from.is_float() || !to.is_float() {
         return cast_integers(bytes, from, to);
     }
-    let wide: Cow<'_, [f32]> = match from {
-        DType::F16 => Cow::Owned(pods::<f16>(bytes).to_f32_vec()),
-        DType::BF16 => Cow::Owned(pods::<bf16>(bytes).to_f32_vec()),
-        _ => pods(bytes),
-    };
+    let wide = widen(bytes, from)?;
     match to {
         DType::F32 => Ok(to_bytes(&wide)),
         DType::F16 => {

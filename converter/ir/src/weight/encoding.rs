@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::WeightError;
-use super::cast::{cast_bytes, pods};
+use super::cast::{cast_bytes, pods, widen};
 use crate::types::DType;
 
 /// What a code stands for.
@@ -142,8 +142,7 @@ impl Encoding {
         if let (Codebook::Palette { table }, DType::F16 | DType::BF16) = (&self.codebook, dtype) {
             return Ok(self.halves_to_palette(table, &pods(bytes), dtype, part));
         }
-        let wide = cast_bytes(bytes, dtype, DType::F32, 0)?;
-        let values = pods::<f32>(&wide);
+        let values = widen(bytes, dtype)?;
         let mut codes = vec![0u8; values.len()];
         self.for_each_run(part, |group, run| {
             let pairs = values[run.clone()].iter().zip(&mut codes[run]);
@@ -179,7 +178,7 @@ impl Encoding {
             let table = self.table_of(tables, group);
             let pairs = halves[run.clone()].iter().zip(&mut codes[run.clone()]);
             if run.len() < PATTERNS_PAY_FROM {
-                pairs.for_each(|(&x, code)| *code = nearest(table, widen(x, dtype)));
+                pairs.for_each(|(&x, code)| *code = nearest(table, value_of(x, dtype)));
             } else {
                 let of_pattern = codes_of_patterns(table, dtype);
                 pairs.for_each(|(&x, code)| *code = of_pattern[usize::from(x)]);
@@ -292,7 +291,7 @@ fn round_half_even(x: f32) -> i32 {
 /// From this many elements on it pays to know the code of every bit pattern of a 16-bit float.
 const PATTERNS_PAY_FROM: usize = 1 << 13;
 
-fn widen(pattern: u16, dtype: DType) -> f32 {
+fn value_of(pattern: u16, dtype: DType) -> f32 {
     match dtype {
         DType::BF16 => bf16::from_bits(pattern).to_f32(),
         _ => f16::from_bits(pattern).to_f32(),
@@ -313,8 +312,8 @@ fn codes_of_patterns(table: &[f32], dtype: DType) -> Vec<u8> {
     for patterns in [negative, positive] {
         let mut rest = &patterns[..];
         while let Some(&first) = rest.first() {
-            let code = nearest(table, widen(first, dtype));
-            let end = rest.partition_point(|&p| nearest(table, widen(p, dtype)) <= code);
+            let code = nearest(table, value_of(first, dtype));
+            let end = rest.partition_point(|&p| nearest(table, value_of(p, dtype)) <= code);
             let (same, larger) = rest.split_at(end);
             same.iter().for_each(|&p| codes[usize::from(p)] = code);
             rest = larger;
@@ -474,7 +473,7 @@ mod tests {
         for dtype in [DType::F16, DType::BF16] {
             let codes = codes_of_patterns(&table, dtype);
             for pattern in 0..=u16::MAX {
-                let x = widen(pattern, dtype);
+                let x = value_of(pattern, dtype);
                 if !x.is_nan() {
                     let code = nearest(&table, x);
                     assert_eq!(codes[usize::from(pattern)], code, "{dtype} {x}");

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::cast::{cast_bytes, combine_bytes, pods, scale_bytes};
+use super::cast::{cast_bytes, combine_bytes, pods, scale_bytes, widen};
 use super::encoding::{Part, pack, pack_rows, unpack};
 use super::movement::{panel_bytes, permute_bytes, select_bytes, slice_bytes};
 use super::{CHUNK, LazyTensor, Source, Transform, WeightError};
@@ -252,16 +252,7 @@ impl LazyTensor {
         &self,
         mut sink: impl FnMut(&[f32]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.stream(|bytes| sink(&self.widened(bytes)?))
-    }
-
-    /// Elements of the result as f32.
-    pub(super) fn widened<'b>(&self, bytes: &'b [u8]) -> Result<Cow<'b, [f32]>, WeightError> {
-        if self.dtype == DType::F32 {
-            return Ok(pods(bytes));
-        }
-        let wide = cast_bytes(bytes, self.dtype, DType::F32, 0)?;
-        Ok(Cow::Owned(pods(&wide).into_owned()))
+        self.stream(|bytes| sink(&widen(bytes, self.dtype)?))
     }
 
     /// All elements as f32.
