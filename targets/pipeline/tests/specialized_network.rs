@@ -225,7 +225,10 @@ fn a_timestep_without_a_row_is_a_mistake_of_the_caller() {
     predict(&mut engine(Form::Specialized, [None, None]), 333);
 }
 
-fn error(change: fn(&mut Fake, &mut Fake), timesteps: &[usize]) -> InterfaceError {
+/// Changes the text encoder and the UNet.
+type Tamper = fn(&mut Fake, &mut Fake);
+
+fn error(change: Tamper, timesteps: &[usize]) -> InterfaceError {
     let (mut texts, mut unet) = (text_encoder(None), unet(Form::Specialized, None));
     change(&mut texts, &mut unet);
     let engine = NetworkEngine::with_timesteps(texts, unet, vae_decoder(), timesteps);
@@ -236,7 +239,7 @@ fn error(change: fn(&mut Fake, &mut Fake), timesteps: &[usize]) -> InterfaceErro
 fn what_does_not_fit_is_named() {
     let none = error(|_, _| {}, &[]).to_string();
     assert!(none.contains("no list of the timesteps"), "{none}");
-    let cases: [(fn(&mut Fake, &mut Fake), &str); 6] = [
+    let cases: [(Tamper, &str); 6] = [
         (
             |_, unet| unet.inputs[1].dtype = PortType::F32,
             "unet: 'step' f32 [1] does not fit; expected an i32 scalar or [1]",
