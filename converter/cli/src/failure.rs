@@ -114,7 +114,9 @@ impl From<PassError> for Failure {
         match error {
             PassError::Cancelled => Failure::interrupted(),
             PassError::Weights { .. } => Failure::new(Exit::InvalidInput, error)
-                .help("--precision f32 keeps every value as the checkpoint has it"),
+                .help(
+                    "--keep-f32 auto keeps the layers that use them in f32, --precision f32 keeps everything",
+                ),
             PassError::Refused { .. } => {
                 Failure::new(Exit::Usage, error).help("`snapc passes show` tells what a pass takes")
             }

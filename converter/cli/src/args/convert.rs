@@ -94,6 +94,10 @@ pub struct ConvertFlags {
     /// With --weights mixed: the size of the UNet's weights, as `600MB`, or the least quality of its output, as `40dB`
     #[arg(long, value_name = "SIZE|PSNR")]
     pub weight_budget: Option<String>,
+    /// Layers that compute in f32 whatever the precision: parts of their names joined by `+`, or `auto` for those whose weights
+    /// overflow
+    #[arg(long, value_name = "LAYERS")]
+    pub keep_f32: Option<String>,
     /// Remove and repeat blocks: `snapfusion`, or a JSON file with `remove` and `duplicate`, lists of diffusers block names
     #[arg(long, value_name = "PLAN")]
     pub plan: Option<String>,
@@ -144,6 +148,7 @@ impl ConvertFlags {
             attention: self.attention.or(other.attention),
             weights: self.weights.or(other.weights),
             weight_budget: self.weight_budget.or(other.weight_budget),
+            keep_f32: self.keep_f32.or(other.keep_f32),
             plan: self.plan.or(other.plan),
             prune_vae: self.prune_vae.or(other.prune_vae),
             calibration: self.calibration.or(other.calibration),

@@ -25,6 +25,8 @@ pub struct Recipe {
     pub precision: Precision,
     /// How weights are stored, when not as the precision says.
     pub weights: Option<WeightForm>,
+    /// Layers that stay in f32, or `auto`.
+    pub keep_f32: Option<String>,
     /// Option and value that bound the mixed form.
     pub weight_budget: Option<(&'static str, f64)>,
     /// Names and shapes of the features.
@@ -102,10 +104,13 @@ impl Recipe {
             steps.push(step("eliminate-dead-code", json!({})));
         }
         if self.precision != Precision::F32 {
-            steps.push(step(
-                "cast-precision",
-                json!({ "to": self.precision.name() }),
-            ));
+            let mut options = json!({ "to": self.precision.name() });
+            match self.keep_f32.as_deref() {
+                Some("auto") => options["overflow"] = json!("keep"),
+                Some(layers) => options["keep"] = json!(layers),
+                None => {}
+            }
+            steps.push(step("cast-precision", options));
         }
         steps.extend(self.quantization());
         Ok(steps)

@@ -79,6 +79,7 @@ impl Settings {
             target: target.name(),
             precision: emit.precision,
             weights: emit.weights,
+            keep_f32: flags.keep_f32.clone(),
             weight_budget: flags
                 .weight_budget
                 .as_deref()
@@ -163,6 +164,7 @@ fn check_together(flags: &ConvertFlags) -> Result<(), Failure> {
         ("--prune-vae", flags.prune_vae.is_some()),
         ("--optimize", flags.optimize.is_some()),
         ("--weights", flags.weights.is_some()),
+        ("--keep-f32", flags.keep_f32.is_some()),
         ("--export-checkpoint", flags.export_checkpoint.is_some()),
     ];
     if let (Some(_), Some((flag, _))) = (&flags.passes, passes.iter().find(|(_, given)| *given)) {
