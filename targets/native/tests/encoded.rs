@@ -11,9 +11,9 @@ use snapc_format::Stage;
 use snapc_ir::ops::{Conv2d, FakeQuantize, Gather, Linear, MatMul};
 use snapc_ir::verify::verify;
 use snapc_ir::{DType, Graph, LazyTensor, Op, Shape, Tensor, TensorType, eval};
-use snapc_native::{Activations, Companions, compile, lowered};
+use snapc_native::{Activations, Companions, Native, compile, lowered};
 use snapc_program::{Codebook, Storage};
-use snapc_target::Progress;
+use snapc_target::{EmitOptions, Progress, Silent, Target, VerifiedProgram};
 use support::encodings::{palette, scales, with_products};
 use support::engine::{network, run};
 use support::{Noise, fixtures, program, psnr, read_tensors};
@@ -395,6 +395,24 @@ fn a_unet_of_integers_is_close_to_the_evaluator() {
     let encode = |w: &LazyTensor| scales(w, 8, &blocks(w, usize::MAX), false);
     let db = unet_parity("integers", encode, Some(&grid));
     assert!(db >= 80.0, "{db:.1} dB");
+}
+
+#[test]
+fn an_artifact_of_codes_keeps_every_rule_and_is_smaller() {
+    let mut program = program("tiny", "f32");
+    let options = EmitOptions::default();
+    let plain = Native.artifact_bytes(&program, &options);
+    for graph in &mut program.graphs {
+        let encode = |w: &LazyTensor| palette(w, 6, &vec![1; w.shape().len()]);
+        *graph = with_products(graph, encode, None);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let verified = VerifiedProgram::new(&program).unwrap();
+    let emitted = Native.emit(&verified, &options, dir.path(), &Silent);
+    assert_eq!(Native.verify(dir.path()).unwrap(), []);
+    let bytes: u64 = emitted.unwrap().files.iter().map(|f| f.bytes).sum();
+    assert_eq!(Native.artifact_bytes(&program, &options), bytes);
+    assert!(bytes < plain, "{bytes} of {plain}");
 }
 
 #[test]
