@@ -324,3 +324,160 @@ fn another_tokenizer_is_found() {
     assert!(!passes);
     assert_eq!(document["departs_first"]["kind"], "tokens", "{document:#}");
 }
+
+/// Flags of an artifact that is specialised to the recorded run.
+fn snap(target: &str, precision: &str) -> String {
+    let clean = "fold-constants,remove-no-ops,eliminate-common-subexpressions,eliminate-dead-code";
+    let timesteps = "876/751/626/501/376/251/126/1";
+    let cast = format!("cast-precision{{to={precision}}}");
+    format!(
+        "--target {target} --interface snap --precision {precision} \
+         --passes specialize-schedule{{timesteps={timesteps}}},hoist-text-projections,{clean},{cast}"
+    )
+}
+
+#[test]
+fn specialised_to_a_run() {
+    let targets = [
+        ("onnx", &["snap", "ort", "evaluator"][..]),
+        ("coreml", &["snap", "evaluator"]),
+        ("native", &["snap"]),
+    ];
+    for (target, engines) in targets {
+        for precision in ["f32", "f16"] {
+            let scene = Scene::new(&snap(target, precision));
+            let manifest = fs::read(scene.path("out/snap.json")).expect("it is there");
+            let manifest: Value = serde_json::from_slice(&manifest).expect("it is JSON");
+            let features = manifest["graphs"][1]["inputs"].as_array().expect("a list");
+            let role = |role: &str| features.iter().filter(|f| f["role"] == role).count();
+            // Two projections for each of the tiny UNet's cross-attentions.
+            let cross_attentions = 16;
+            assert_eq!(
+                role("text-projection"),
+                2 * cross_attentions,
+                "{manifest:#}"
+            );
+            assert_eq!((role("step-index"), role("timestep")), (1, 0));
+            let run = scene.snapc("verify out");
+            assert_eq!(run.exit, Some(0), "{}{}", run.stdout, run.stderr);
+            for engine in engines {
+                same_picture(&scene, engine, bar(precision));
+                let (document, passes) = scene.validate(&format!("--engine {engine}"));
+                assert!(passes, "{target} {engine}: {document:#}");
+            }
+            let run = scene.snapc("bench out --iterations 1");
+            assert_eq!(run.exit, Some(0), "{}", run.stderr);
+        }
+    }
+}
+
+/// Every step of the specialised graphs gives the numbers of the plain ones, to the last bit.
+#[test]
+fn specialised_graphs_compute_the_same() {
+    let record = |flags: &str| {
+        let scene = Scene::new(flags);
+        same_picture(&scene, "evaluator", 100.0);
+        SafetensorsFile::read(&scene.path("evaluator.safetensors"))
+    };
+    let plain = record("--target onnx --precision f32");
+    let snap = record(&snap("onnx", "f32"));
+    for (name, tensor) in &plain.tensors {
+        assert_eq!(snap.tensors[name], *tensor, "{name}");
+    }
+}
+
+#[test]
+fn other_steps_than_those_of_the_table_are_refused() {
+    let scene = Scene::new(&snap("native", "f32"));
+    let run = scene.snapc("run out --prompt fox --steps 4 -o four.png");
+    assert_eq!(run.exit, Some(2), "{}", run.stderr);
+    let told = "the model was converted for 8 steps";
+    let advice = "convert again with --steps 4 or with --interface plain";
+    assert!(
+        run.stderr.contains(told) && run.stderr.contains(advice),
+        "{}",
+        run.stderr
+    );
+    assert!(!scene.path("four.png").exists());
+    let run = scene.snapc(&format!(
+        "reference {} --steps 2 -o two.safetensors",
+        tiny().display()
+    ));
+    assert_eq!(run.exit, Some(0), "{}", run.stderr);
+    let run = scene.snapc("validate out --reference two.safetensors");
+    assert_eq!(run.exit, Some(2), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("convert again with --steps 2"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn other_steps_may_be_kept() {
+    let flags = snap("onnx", "f32").replace("/126/1}", "/126/1,other_steps=keep}");
+    let scene = Scene::new(&flags);
+    same_picture(&scene, "ort", 100.0);
+    let run = scene.snapc(&format!(
+        "reference {} --steps 3 -o three.safetensors",
+        tiny().display()
+    ));
+    assert_eq!(run.exit, Some(0), "{}", run.stderr);
+    for engine in ["snap", "ort"] {
+        let run = scene.snapc(&format!(
+            "validate out --reference three.safetensors --engine {engine}"
+        ));
+        assert_eq!(run.exit, Some(0), "{}{}", run.stdout, run.stderr);
+    }
+}
+
+#[test]
+fn an_interface_that_the_passes_have_not_made_is_refused() {
+    let scene = Scene::new("--target native");
+    let refused = |flags: &str, reason: &str| {
+        let run = scene.snapc(&format!("convert {} -o other {flags}", tiny().display()));
+        assert_eq!(run.exit, Some(2), "{}", run.stderr);
+        assert!(run.stderr.contains(reason), "{}", run.stderr);
+        assert!(!scene.path("other").exists());
+    };
+    let specialised = |target: &str| snap(target, "f32");
+    for target in ["onnx", "coreml", "native"] {
+        let flags = specialised(target);
+        let plain = flags.replace("--interface snap", "--interface plain");
+        refused(&plain, "the passes have specialised the UNet to a run");
+        let passes = flags.find("--passes").expect("it names passes");
+        refused(
+            &format!("{} --passes f32", &flags[..passes]),
+            "'snap' needs a UNet with a table of its timesteps",
+        );
+        refused(
+            &format!("{flags} --steps 4"),
+            "has 8 steps, but --steps is 4",
+        );
+    }
+}
+
+/// The encoding of the empty prompt that the artifact keeps is the one that its text encoder gives, and is used.
+#[test]
+fn the_empty_prompt_is_kept_with_the_artifact() {
+    let scene = Scene::new(&snap("onnx", "f32"));
+    let latents = |name: &str| {
+        let run = scene.snapc(&format!(
+            "run out --engine evaluator --prompt fox --seed 3 --save {name}.safetensors -o {name}.png"
+        ));
+        assert_eq!(run.exit, Some(0), "{}", run.stderr);
+        SafetensorsFile::read(&scene.path(&format!("{name}.safetensors"))).floats(LAST)
+    };
+    let kept = latents("kept");
+    let path = scene.path("out/empty_prompt.bin");
+    let mut bytes = fs::read(&path).expect("it is there");
+    fs::remove_file(&path).expect("a test file can be removed");
+    let encoded = latents("encoded");
+    let figure = psnr(&kept, &encoded);
+    assert!(figure >= 100.0, "{figure:.1} dB");
+    // Behind the number of ids and the ids are values.
+    bytes[4 * 78..].fill(0);
+    fs::write(&path, bytes).expect("a test file can be written");
+    let figure = psnr(&latents("zeros"), &encoded);
+    assert!(figure < 60.0, "{figure:.1} dB");
+}

@@ -8,6 +8,8 @@
 //! graph "g" { … }                        or, for a run that has to fail, `; expect-error:` and the message
 //! ```
 //!
+//! Several graphs one after the other are those of a program, for passes that work across graphs.
+//!
 //! `SNAPC_BLESS=1` writes what comes out in place of what is expected; look at the difference before keeping it.
 
 use std::path::Path;
@@ -78,9 +80,12 @@ impl<'a> Case<'a> {
 fn run_file(path: &Path) -> Result<(), Failed> {
     let source = std::fs::read_to_string(path)?;
     let case = Case::parse(&source)?;
-    let graph = text::parse(case.graph).map_err(|e| format!("the graph before: {e}"))?;
-    let found = match run_pipeline(&graph, case.pipeline) {
-        Ok(graph) => format!("{EXPECT}{}", text::print(&graph)),
+    let graphs = parse_graphs(case.graph)?;
+    let found = match run_pipeline(graphs, case.pipeline) {
+        Ok(graphs) => {
+            let texts: String = graphs.iter().map(text::print).collect();
+            format!("{EXPECT}{texts}")
+        }
         Err(message) => {
             let lines: String = message.lines().map(|line| format!("; {line}\n")).collect();
             format!("{EXPECT_ERROR}{lines}")
@@ -97,27 +102,42 @@ fn run_file(path: &Path) -> Result<(), Failed> {
     Err(format!("what comes out differs (SNAPC_BLESS=1 takes it over)\n--- expected\n{expected}--- found\n{found}").into())
 }
 
-/// Runs passes on one graph; that a pass says "nothing to do" only when that is so is checked by running it again.
-fn run_pipeline(graph: &Graph, pipeline: &str) -> Result<Graph, String> {
+/// The graphs of a text; each begins a line.
+fn parse_graphs(text: &str) -> Result<Vec<Graph>, Failed> {
+    let mut starts: Vec<usize> = text
+        .match_indices("\ngraph ")
+        .map(|(at, _)| at + 1)
+        .collect();
+    starts.insert(0, 0);
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let parse = |(start, end): (&usize, usize)| {
+        let graph = text::parse(&text[*start..end]);
+        graph.map_err(|e| format!("the graph before: {e}").into())
+    };
+    starts.iter().zip(ends).map(parse).collect()
+}
+
+/// Runs passes on the graphs of a program; that a pass says "nothing to do" only when that is so is checked by running it
+/// again.
+fn run_pipeline(mut graphs: Vec<Graph>, pipeline: &str) -> Result<Vec<Graph>, String> {
     let pipeline: Pipeline = pipeline
         .parse()
         .map_err(|e: snapc_passes::PipelineError| e.to_string())?;
-    let mut graph = graph.clone();
     for step in pipeline.steps() {
         let pass =
             snapc_passes::by_name(&step.pass, step.options.clone()).map_err(|e| e.to_string())?;
         let context = PassContext::default();
-        if let Some(change) = pass.run(&graph, &context).map_err(|e| e.to_string())? {
-            graph = change.graph;
-            verify::verify(&graph).map_err(|violations| format!("{violations:?}"))?;
-            if pass
-                .run(&graph, &context)
-                .map_err(|e| e.to_string())?
-                .is_some()
-            {
-                return Err(format!("'{}' changes its own result again", step.pass));
+        let changes = pass.run_all(&graphs, &context).map_err(|e| e.to_string())?;
+        for (graph, change) in graphs.iter_mut().zip(changes) {
+            if let Some(change) = change {
+                *graph = change.graph;
+                verify::verify(graph).map_err(|violations| format!("{violations:?}"))?;
             }
         }
+        let again = pass.run_all(&graphs, &context).map_err(|e| e.to_string())?;
+        if again.iter().any(Option::is_some) {
+            return Err(format!("'{}' changes its own result again", step.pass));
+        }
     }
-    Ok(graph)
+    Ok(graphs)
 }

@@ -7,6 +7,7 @@ use snapc_format::Stage;
 use snapc_ir::Graph;
 use snapc_ir::verify::verify;
 use snapc_native::{Activations, Companions, compile};
+use snapc_passes::recognize;
 use snapc_pipeline::{Data, Network, PortType};
 use snapc_runtime::{Options, Runtime};
 use snapc_target::Silent;
@@ -91,6 +92,7 @@ fn models_of_torch_onnx_run_in_the_engine() {
         for (network, stage) in NETWORKS {
             let path = foreign(&format!("{network}.{exporter}.onnx"));
             let graph = snapc_onnx::read(&path, &sizes).expect("it is read");
+            let graph = recognize(&graph).expect("is a valid graph");
             let db = run(&graph, stage, &reference, &format!("{network}.fixed."));
             assert!(db >= 100.0, "{network} {exporter}: {db:.1} dB");
         }
@@ -104,6 +106,7 @@ fn packages_of_coremltools_run_in_the_engine() {
         for (network, stage) in NETWORKS {
             let path = foreign(&format!("{network}.{target}.mlpackage"));
             let graph = snapc_coreml::read(&path).expect("it is read");
+            let graph = recognize(&graph).expect("is a valid graph");
             let db = run(&graph, stage, &reference, &format!("{network}."));
             assert!(db >= bar, "{network} {target}: {db:.1} dB");
         }

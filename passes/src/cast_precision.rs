@@ -1,16 +1,25 @@
-//! Makes all floats of a graph one width.
+//! Makes all floats of a graph one width, but for what that width cannot hold.
 //!
 //! # What it does
 //! Inputs, weights, constants, results and outputs become `to`. Timestep embeddings stay in f32: what
 //! `timestep_embedding` is computed from (the `timestep` input) keeps its type, and its result is cast. Integers and
 //! truth values stay. Weights are cast when they are written.
 //!
+//! A kept node computes in the type it had, with the weights it had; casts stand around it. Nodes are kept that `keep`
+//! names; with `overflow=keep`, those that use a weight which does not fit `to`; and when there are calibration inputs,
+//! those with an operand or result that comes too near the end of `to`. Of `attention`, the largest norms of queries and
+//! keys bound the logits inside. The notes name what is kept and why, and weights of which many elements vanish.
+//!
 //! # When it applies
 //! To graphs without dead code, so that a weight that nothing uses cannot fail the check: every weight has to fit `to`,
-//! and constants have to be finite. All weights that do not are reported at once.
+//! unless `overflow=keep`, and constants have to be finite. All weights that do not are reported at once. What sums of
+//! squares inside norms need is known to targets, which compute them in f32.
 //!
 //! # Options
-//! `to`: `f16` (default), `bf16` or `f32`.
+//! * `to`: `f16` (default), `bf16` or `f32`.
+//! * `overflow`: `error` (default) refuses weights that do not fit; `keep` keeps the nodes that use them.
+//! * `keep`: names of layers that are kept, joined by `+`, as whole parts of their names; none by default.
+//! * `margin`: the share of the largest value of `to` that results on calibration inputs may reach, 0.5.
 //!
 //! # Effect on accuracy
 //! Every value is rounded to nearest even on the grid of `to`. f16 has 11 significant bits and ends at 65504; bf16 has
@@ -22,19 +31,20 @@
 //! after:  e = timestep_embedding(timestep: f32) : f32; h = cast(e) : f16; y = linear(h, w) : f16
 //! ```
 
-use rayon::prelude::*;
+mod casting;
+mod kept;
+mod weight_check;
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use snapc_ir::ops::Cast;
-use snapc_ir::{
-    BuildError, DType, Graph, LazyTensor, Node, Op, ValueDef, ValueId, Weight, WeightError,
-};
+use snapc_ir::{DType, Graph, Op, ValueId};
 
+use self::casting::Casting;
+use self::kept::Kept;
+use self::weight_check::WeightCheck;
 use crate::info::Describe;
-use crate::output_values::OutputValues;
-use crate::pass::{
-    Change, Pass, PassContext, PassError, Property, WeightFault, WeightProblem,
-};
+use crate::name_patterns::NamePatterns;
+use crate::pass::{Change, Pass, PassContext, PassError, Property};
 
 /// See the module documentation.
 #[derive(Clone, Debug, Deserialize)]
@@ -43,11 +53,33 @@ pub struct CastPrecision {
     /// The float type.
     #[serde(deserialize_with = "float_type")]
     pub to: DType,
+    /// What becomes of weights that do not fit.
+    pub overflow: Overflow,
+    /// The layers that are kept.
+    pub keep: NamePatterns,
+    /// The share of the largest value that results may reach.
+    pub margin: f32,
+}
+
+/// What becomes of weights that do not fit the float type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overflow {
+    /// They are reported, and the pass fails.
+    #[default]
+    Error,
+    /// The nodes that use them are kept as they are.
+    Keep,
 }
 
 impl Default for CastPrecision {
     fn default() -> Self {
-        CastPrecision { to: DType::F16 }
+        CastPrecision {
+            to: DType::F16,
+            overflow: Overflow::Error,
+            keep: NamePatterns::default(),
+            margin: 0.5,
+        }
     }
 }
 
@@ -55,13 +87,15 @@ fn float_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DType, D::Er
     let word = String::deserialize(deserializer)?;
     match word.parse::<DType>() {
         Ok(dtype) if dtype.is_float() => Ok(dtype),
-        _ => Err(D::Error::custom(format!("'to' must be f16, bf16 or f32, is '{word}'"))),
+        _ => Err(D::Error::custom(format!(
+            "'to' must be f16, bf16 or f32, is '{word}'"
+        ))),
     }
 }
 
 impl Describe for CastPrecision {
     const NAME: &'static str = "cast-precision";
-    const REQUIRES: &'static [Property] = &[Property::NoDeadCode];
+    const REQUIRES: &'static [Property] = &[Property::NoDeadCode, Property::PlainWeights];
     const INVALIDATES: &'static [Property] = &[Property::FullPrecision];
 }
 
@@ -71,14 +105,37 @@ impl Pass for CastPrecision {
     }
 
     fn run(&self, graph: &Graph, context: &PassContext<'_>) -> Result<Option<Change>, PassError> {
+        if !(self.margin > 0.0 && self.margin <= 1.0) {
+            return Err(PassError::Refused {
+                pass: Self::NAME,
+                graph: graph.name().to_owned(),
+                reason: format!("'margin' is {}, must be above 0 and at most 1", self.margin),
+            });
+        }
         let exact = exact_values(graph);
-        if !self.has_work(graph, &exact) {
+        if !self.has_work(graph, &Kept::exact(graph, exact.clone())) {
             return Ok(None);
         }
-        self.check_weights(graph, &exact, context)?;
-        let mut casting = Casting::new(graph, self.to, &exact);
+        let mut kept = Kept::find(self, graph, exact, context)?;
+        let check = WeightCheck::of(self.to, graph, &kept, context)?;
+        let overflowing = check.refuse(Self::NAME, graph, self.overflow)?;
+        kept.add_users(graph, &overflowing);
+        if !self.has_work(graph, &kept) {
+            return Ok(None);
+        }
+        let mut casting = Casting::new(graph, self.to, &kept);
         let rebuilt = casting.run().map_err(PassError::build(Self::NAME))?;
-        Ok(Some(Change::new(rebuilt, vec![("weights cast", casting.weights_cast), ("casts added", casting.casts)])))
+        let counts = vec![
+            ("weights cast", casting.weights_cast),
+            ("casts added", casting.casts),
+        ];
+        let mut notes = kept.notes(graph, self.to);
+        notes.extend(check.underflow_notes(self.to));
+        Ok(Some(Change {
+            graph: rebuilt,
+            counts,
+            notes,
+        }))
     }
 }
 
@@ -90,7 +147,10 @@ fn exact_values(graph: &Graph) -> Vec<bool> {
             exact[node.result.index()] = true;
         }
         if exact[node.result.index()] {
-            let floats = node.operands.iter().filter(|&&v| graph.ty(v).dtype.is_float());
+            let floats = node
+                .operands
+                .iter()
+                .filter(|&&v| graph.ty(v).dtype.is_float());
             floats.for_each(|v| exact[v.index()] = true);
         }
     }
@@ -98,234 +158,37 @@ fn exact_values(graph: &Graph) -> Vec<bool> {
 }
 
 impl CastPrecision {
-    fn has_work(&self, graph: &Graph, exact: &[bool]) -> bool {
+    fn has_work(&self, graph: &Graph, kept: &Kept) -> bool {
         let differs = |v: ValueId| graph.ty(v).dtype.is_float() && graph.ty(v).dtype != self.to;
-        let values = (0..exact.len()).filter(|&i| !exact[i]).map(ValueId::from_index);
-        let mut features = values.chain(graph.outputs().iter().map(|o| o.value));
-        features.any(differs)
-    }
-
-    fn check_weights(
-        &self,
-        graph: &Graph,
-        exact: &[bool],
-        context: &PassContext<'_>,
-    ) -> Result<(), PassError> {
-        let cast = graph.weights().par_iter().filter(|w| {
-            let is_cast = w.tensor.dtype().is_float() && !exact[w.value.index()];
-            is_cast && w.tensor.is_present()
-        });
-        let problem = |weight: &Weight| {
-            if (context.cancelled)() {
-                return Err(PassError::Cancelled);
-            }
-            Ok(self.fault(weight).map(|source| WeightProblem {
-                graph: graph.name().to_owned(),
-                weight: weight.name.clone(),
-                source,
-            }))
-        };
-        let found: Vec<Option<WeightProblem>> = cast.map(problem).collect::<Result<_, _>>()?;
-        let problems: Vec<WeightProblem> = found.into_iter().flatten().collect();
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(PassError::Weights {
-            pass: Self::NAME,
-            problems,
-        })
-    }
-
-    fn fault(&self, weight: &Weight) -> Option<WeightFault> {
-        let of_constant = (!weight.is_parameter).then(|| not_finite(&weight.tensor));
-        if let Some(fault) = of_constant.flatten() {
-            return Some(fault);
-        }
-        let fits = weight.tensor.max_abs().is_some_and(|max| max < self.overflow_bound());
-        if fits || self.to == DType::F32 {
-            return None;
-        }
-        // Casting is what finds the value that overflows; the bytes themselves are not needed.
-        let cast = weight.tensor.clone().cast(self.to);
-        cast.stream::<WeightError>(|_| Ok(())).err().map(WeightFault::Data)
-    }
-
-    /// Every magnitude below this rounds to a finite value.
-    fn overflow_bound(&self) -> f32 {
-        match self.to {
-            DType::F16 => 65520.0,
-            DType::BF16 => half_way_beyond_bf16(),
-            _ => f32::INFINITY,
-        }
+        let values = (0..graph.values().len()).map(ValueId::from_index);
+        let mut cast = values.filter(|&v| !kept.stays(v));
+        let mut outputs = graph.outputs().iter().map(|o| o.value);
+        cast.any(differs) || outputs.any(|v| !kept.is_too_large(v) && differs(v))
     }
 }
 
-/// The middle between the largest bf16 value and the power of two above it: 2^128 - 2^119.
-fn half_way_beyond_bf16() -> f32 {
-    f32::from_bits(0x7f7f_8000)
-}
-
-fn not_finite(tensor: &LazyTensor) -> Option<WeightFault> {
-    match tensor.to_f32() {
-        Ok(values) => {
-            let index = values.iter().position(|v| !v.is_finite())?;
-            let value = values[index];
-            Some(WeightFault::NotFinite { value, index })
-        }
-        Err(error) => Some(WeightFault::Data(error)),
-    }
-}
-
-/// A graph that is being cast. An old value may have two new ones: one of its own type and one of type `to`.
-struct Casting<'a> {
-    old: &'a Graph,
-    to: DType,
-    exact: &'a [bool],
-    outputs: OutputValues,
-    new: Graph,
-    own: Vec<Option<ValueId>>,
-    cast: Vec<Option<ValueId>>,
-    weights_cast: usize,
-    casts: usize,
-}
-
-impl<'a> Casting<'a> {
-    fn new(old: &'a Graph, to: DType, exact: &'a [bool]) -> Self {
-        Casting {
-            old,
-            to,
-            exact,
-            outputs: OutputValues::of(old),
-            new: Graph::new(old.name()),
-            own: vec![None; old.values().len()],
-            cast: vec![None; old.values().len()],
-            weights_cast: 0,
-            casts: 0,
-        }
-    }
-
-    fn run(&mut self) -> Result<Graph, BuildError> {
-        for input in self.old.inputs() {
-            let mut ty = self.old.ty(input.value).clone();
-            ty.dtype = self.result_type(input.value);
-            let value = self.new.input(input.name.clone(), ty);
-            self.define(input.value, value);
-        }
-        for node in self.old.nodes() {
-            let value = self.node(node)?;
-            self.outputs.record(node.result, value);
-            self.define(node.result, value);
-        }
-        for output in self.old.outputs() {
-            let value = self.cast(output.value)?;
-            self.new.output(output.name.clone(), value);
-        }
-        Ok(std::mem::replace(&mut self.new, Graph::new(self.old.name())))
-    }
-
-    /// Element type of the new value that stands for an old one.
-    fn result_type(&self, value: ValueId) -> DType {
-        let dtype = self.old.ty(value).dtype;
-        let is_cast = dtype.is_float() && !self.exact[value.index()];
-        if is_cast { self.to } else { dtype }
-    }
-
-    fn define(&mut self, old: ValueId, new: ValueId) {
-        let dtype = self.new.ty(new).dtype;
-        if dtype == self.old.ty(old).dtype {
-            self.own[old.index()] = Some(new);
-        }
-        if dtype == self.to || !dtype.is_float() {
-            self.cast[old.index()] = Some(new);
-        }
-    }
-
-    fn node(&mut self, node: &Node) -> Result<ValueId, BuildError> {
-        if self.exact[node.result.index()] {
-            let operands: Vec<ValueId> = node.operands.iter().map(|&v| self.own(v)).collect();
-            return self.new.add(node.op.clone(), &operands, node.name.clone());
-        }
-        let operands = node.operands.iter().map(|&v| self.cast(v));
-        let operands = operands.collect::<Result<Vec<_>, _>>()?;
-        let op = match &node.op {
-            Op::Cast(op) if op.to.is_float() => {
-                let operand = operands[0];
-                let is_there = self.new.ty(operand).dtype == self.to;
-                if is_there && self.outputs.may_replace(&self.new, node.result, operand) {
-                    return Ok(operand);
-                }
-                Cast { to: self.to }.into()
-            }
-            op => op.clone(),
-        };
-        self.new.add(op, &operands, node.name.clone())
-    }
-
-    /// The new value with the old one's own type. Only what is computed exactly asks for it, and is computed from
-    /// nothing else.
-    fn own(&mut self, old: ValueId) -> ValueId {
-        if let Some(value) = self.own[old.index()] {
-            return value;
-        }
-        let weight = self.weight_of(old);
-        self.weight(weight, weight.tensor.clone())
-    }
-
-    /// The new value of type `to`; integers as they are.
-    fn cast(&mut self, old: ValueId) -> Result<ValueId, BuildError> {
-        if let Some(value) = self.cast[old.index()] {
-            return Ok(value);
-        }
-        if let Some(value) = self.own[old.index()] {
-            self.casts += 1;
-            let name = self.defined_by(old);
-            let value = self.new.add(Cast { to: self.to }, &[value], name)?;
-            self.cast[old.index()] = Some(value);
-            return Ok(value);
-        }
-        let weight = self.weight_of(old);
-        let mut tensor = weight.tensor.clone();
-        if tensor.dtype().is_float() && tensor.dtype() != self.to {
-            self.weights_cast += 1;
-            tensor = tensor.cast(self.to);
-        }
-        Ok(self.weight(weight, tensor))
-    }
-
-    fn weight_of(&self, value: ValueId) -> &'a Weight {
-        let weight = self.old.weight_of(value);
-        weight.expect("inputs and results are defined before they are used")
-    }
-
-    fn weight(&mut self, weight: &Weight, tensor: LazyTensor) -> ValueId {
-        let name = weight.name.clone();
-        let value = if weight.is_parameter {
-            self.new.parameter(name, tensor)
-        } else {
-            self.new.constant(name, tensor)
-        };
-        self.define(weight.value, value);
-        value
-    }
-
-    /// Name for a cast of a value.
-    fn defined_by(&self, value: ValueId) -> String {
-        match self.old.value(value).def {
-            ValueDef::Node(n) => self.old.nodes()[n.index()].name.clone(),
-            ValueDef::Weight(w) => self.old.weights()[w.index()].name.clone(),
-            ValueDef::Input(i) => self.old.inputs()[i].name.clone(),
-        }
+/// The largest finite value of a float type.
+fn largest(dtype: DType) -> f32 {
+    match dtype {
+        DType::F16 => 65504.0,
+        DType::BF16 => f32::from_bits(0x7f7f_0000),
+        _ => f32::MAX,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapc_ir::ops::{Add, Gather, Linear, Silu, TimestepEmbedding};
-    use snapc_ir::{Shape, TensorType};
+    use crate::pass::WeightFault;
+    use snapc_ir::ops::{Add, Cast, Gather, Linear, Silu, TimestepEmbedding};
+    use snapc_ir::{LazyTensor, Shape, TensorType, WeightError};
 
     fn run(to: DType, graph: &Graph) -> Result<Option<Change>, PassError> {
-        CastPrecision { to }.run(graph, &PassContext::default())
+        CastPrecision {
+            to,
+            ..CastPrecision::default()
+        }
+        .run(graph, &PassContext::default())
     }
 
     fn start() -> (Graph, ValueId) {
@@ -357,8 +220,11 @@ mod tests {
         let g = &change.graph;
         let input = |i: usize| g.ty(g.inputs()[i].value).dtype;
         assert_eq!((input(0), input(1)), (DType::F16, DType::F32));
-        let nodes: Vec<(&str, DType)> =
-            g.nodes().iter().map(|n| (n.op.name(), g.ty(n.result).dtype)).collect();
+        let nodes: Vec<(&str, DType)> = g
+            .nodes()
+            .iter()
+            .map(|n| (n.op.name(), g.ty(n.result).dtype))
+            .collect();
         let expected = [
             ("timestep_embedding", DType::F32),
             ("cast", DType::F16),
@@ -388,9 +254,21 @@ mod tests {
     #[test]
     fn integers_stay() {
         let mut g = Graph::new("text_encoder");
-        let ids = g.input("input_ids", TensorType::new(DType::I32, Shape::batched(&[3])));
+        let ids = g.input(
+            "input_ids",
+            TensorType::new(DType::I32, Shape::batched(&[3])),
+        );
         let table = g.parameter("table", LazyTensor::from_f32(&[5, 2], &[1.0; 10]));
-        let y = g.add(Gather { axis: 0, batch_dims: 0 }, &[table, ids], "y").unwrap();
+        let y = g
+            .add(
+                Gather {
+                    axis: 0,
+                    batch_dims: 0,
+                },
+                &[table, ids],
+                "y",
+            )
+            .unwrap();
         g.output("y", y);
         let g = run(DType::F16, &g).unwrap().unwrap().graph;
         assert_eq!(g.ty(g.inputs()[0].value).dtype, DType::I32);
@@ -446,7 +324,48 @@ mod tests {
             dtype: DType::F16,
         };
         assert_eq!(problems[0].source, WeightFault::Data(overflow));
-        assert!(matches!(problems[3].source, WeightFault::NotFinite { index: 1, .. }));
+        assert!(matches!(
+            problems[3].source,
+            WeightFault::NotFinite { index: 1, .. }
+        ));
+    }
+
+    #[test]
+    fn layers_whose_weights_overflow_may_stay() {
+        let tensor = |a: f32| LazyTensor::from_f32(&[2], &[a, 0.5]);
+        let keeping = CastPrecision {
+            overflow: Overflow::Keep,
+            ..CastPrecision::default()
+        };
+        let keep = |g: &Graph| keeping.run(g, &PassContext::default());
+        let g = graph_with(&[("small", tensor(1.0)), ("big", tensor(1e6))], &[]);
+        let change = keep(&g).unwrap().unwrap();
+        let g = &change.graph;
+        let weights: Vec<_> = g
+            .weights()
+            .iter()
+            .map(|w| (w.name.as_str(), w.tensor.dtype()))
+            .collect();
+        assert_eq!(weights, [("small", DType::F16), ("big", DType::F32)]);
+        let nodes: Vec<_> = g
+            .nodes()
+            .iter()
+            .map(|n| (n.op.name(), g.ty(n.result).dtype))
+            .collect();
+        let expected = [
+            ("add", DType::F16),
+            ("cast", DType::F32),
+            ("add", DType::F32),
+            ("cast", DType::F16),
+            ("silu", DType::F16),
+        ];
+        assert_eq!(nodes, expected);
+        let note = "layers kept in the type they had, since their weights overflow f16: big";
+        assert_eq!(change.notes, [note]);
+        assert!(keep(g).unwrap().is_none());
+        // Infinity is no overflow.
+        let constants = [("mask", tensor(f32::NEG_INFINITY))];
+        assert!(keep(&graph_with(&[], &constants)).is_err());
     }
 
     #[test]
@@ -459,7 +378,10 @@ mod tests {
 
     #[test]
     fn cancelling_ends_the_check() {
-        let context = PassContext { cancelled: &|| true, ..PassContext::default() };
+        let context = PassContext {
+            cancelled: &|| true,
+            ..PassContext::default()
+        };
         let g = graph_with(&[("w", LazyTensor::from_f32(&[2], &[1.0, 2.0]))], &[]);
         let result = CastPrecision::default().run(&g, &context);
         assert!(matches!(result, Err(PassError::Cancelled)));

@@ -11,21 +11,32 @@
 
 mod calibration;
 mod info;
+mod input_cone;
 mod manager;
+mod name_patterns;
 mod output_values;
 mod pass;
 mod pipeline;
 #[cfg(test)]
 mod random_graph;
 #[cfg(test)]
+mod random_layers;
+mod recognize;
+#[cfg(test)]
+mod rounding;
+#[cfg(test)]
 mod semantics;
 mod text;
+mod uses;
 
 pub use calibration::Calibration;
 pub use info::{Documentation, PassInfo};
 pub use manager::{PassReport, PrintHook, RunOptions};
+pub use name_patterns::NamePatterns;
 pub use pass::{Change, Pass, PassContext, PassError, Property, WeightFault, WeightProblem};
-pub use pipeline::{NAMED_PIPELINES, NamedPipeline, Pipeline, PipelineError, Step};
+pub use pipeline::{NAMED_PIPELINES, NamedPipeline, Pipeline, PipelineError, Step, level};
+pub use quantize_weights::{WeightFidelity, WeightForm, weight_fidelity};
+pub use recognize::recognize;
 
 macro_rules! passes {
     ($($module:ident $name:ident),* $(,)?) => {
@@ -37,12 +48,33 @@ macro_rules! passes {
     };
 }
 
+pub use remove_identity_blocks::{
+    BlockKind, BlockName, NAMED_PLANS, NamedPlan, Plan, PlanError, Stage,
+};
+pub use specialize_schedule::OtherSteps;
+
 passes! {
     cast_precision CastPrecision,
     eliminate_common_subexpressions EliminateCommonSubexpressions,
     eliminate_dead_code EliminateDeadCode,
     fold_constants FoldConstants,
+    fold_norm_affine FoldNormAffine,
+    fold_scaling FoldScaling,
+    fuse_activations FuseActivations,
+    fuse_attention FuseAttention,
+    fuse_gathers FuseGathers,
+    fuse_linears FuseLinears,
+    fuse_norms FuseNorms,
+    hoist_text_projections HoistTextProjections,
+    merge_projections MergeProjections,
+    prune_channels PruneChannels,
+    quantize_activations QuantizeActivations,
+    quantize_weights QuantizeWeights,
+    remove_identity_blocks RemoveIdentityBlocks,
     remove_no_ops RemoveNoOps,
+    specialize_schedule SpecializeSchedule,
+    split_concat_convolution SplitConcatConvolution,
+    split_upsample_convolution SplitUpsampleConvolution,
 }
 
 /// Every pass, by name.

@@ -13,17 +13,20 @@ pub enum Property {
     FullPrecision,
     /// Every node and weight serves an output.
     NoDeadCode,
+    /// No weight is encoded by a pass, so that steps may be added to weights.
+    PlainWeights,
 }
 
 impl Property {
     /// What holds of a program fresh from the importer.
-    pub const IMPORTED: &'static [Property] = &[Property::FullPrecision];
+    pub const IMPORTED: &'static [Property] = &[Property::FullPrecision, Property::PlainWeights];
 
     /// The name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Property::FullPrecision => "full-precision",
             Property::NoDeadCode => "no-dead-code",
+            Property::PlainWeights => "plain-weights",
         }
     }
 }

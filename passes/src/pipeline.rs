@@ -29,7 +29,8 @@ pub struct NamedPipeline {
     pub passes: &'static str,
 }
 
-/// The pipelines that have a name.
+/// The pipelines that have a name. `O0` to `O2` are the levels of `-O`; a level of its own for a target carries the
+/// target's name behind it; no level rounds.
 pub const NAMED_PIPELINES: &[NamedPipeline] = &[
     NamedPipeline {
         name: "none",
@@ -37,17 +38,54 @@ pub const NAMED_PIPELINES: &[NamedPipeline] = &[
         passes: "",
     },
     NamedPipeline {
+        name: "O0",
+        description: "only what other passes rely on",
+        passes: "eliminate-dead-code",
+    },
+    NamedPipeline {
+        name: "O1",
+        description: "clean-up",
+        passes: "fold-constants,remove-identity-blocks,remove-no-ops,\
+                 eliminate-common-subexpressions,eliminate-dead-code",
+    },
+    NamedPipeline {
+        name: "O2",
+        description: "clean-up and rewrites that save work",
+        passes: "fold-constants,remove-identity-blocks,remove-no-ops,fold-scaling,\
+                 eliminate-common-subexpressions,eliminate-dead-code",
+    },
+    NamedPipeline {
+        name: "O2-native",
+        description: "clean-up and rewrites that save work on the native engine",
+        passes: "fold-constants,remove-identity-blocks,remove-no-ops,fold-scaling,split-upsample-convolution,\
+                 split-concat-convolution,eliminate-common-subexpressions,eliminate-dead-code",
+    },
+    NamedPipeline {
+        name: "recognize",
+        description: "the composites of graphs that were read from files",
+        passes: "remove-no-ops,fuse-activations,fuse-norms,fuse-attention,fuse-gathers,fuse-linears,\
+                 eliminate-dead-code",
+    },
+    NamedPipeline {
         name: "f32",
-        description: "clean-up for --precision f32",
+        description: "clean-up, in full precision",
         passes: "fold-constants,remove-no-ops,eliminate-common-subexpressions,eliminate-dead-code",
     },
     NamedPipeline {
         name: "f16",
-        description: "clean-up and rounding for --precision f16",
+        description: "clean-up, and rounding to f16",
         passes: "fold-constants,remove-no-ops,eliminate-common-subexpressions,eliminate-dead-code,\
                  cast-precision{to=f16}",
     },
 ];
+
+/// The pipeline of an optimization level (0 to 2) for a target: the target's own, else the general one; `None` beyond 2.
+pub fn level(level: u8, target: &str) -> Option<&'static NamedPipeline> {
+    let own = format!("O{level}-{target}");
+    let general = format!("O{level}");
+    let named = |name: &str| NAMED_PIPELINES.iter().find(|p| p.name == name);
+    named(&own).or_else(|| named(&general))
+}
 
 /// Why a pipeline cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -137,10 +175,17 @@ impl Pipeline {
 impl FromStr for Pipeline {
     type Err = PipelineError;
 
-    /// Reads a list of passes or the name of a pipeline.
+    /// Reads a list of passes; the name of a pipeline stands for its passes.
     fn from_str(text: &str) -> Result<Self, PipelineError> {
-        let named = NAMED_PIPELINES.iter().find(|p| p.name == text.trim());
-        Pipeline::new(parse_steps(named.map_or(text, |p| p.passes))?)
+        let mut steps = Vec::new();
+        for step in parse_steps(text)? {
+            let named = NAMED_PIPELINES.iter().find(|p| p.name == step.pass);
+            match named.filter(|_| step.options.is_empty()) {
+                Some(named) => steps.extend(parse_steps(named.passes)?),
+                None => steps.push(step),
+            }
+        }
+        Pipeline::new(steps)
     }
 }
 
@@ -200,6 +245,28 @@ mod tests {
         let spaced = " fold-constants , eliminate-dead-code,cast-precision { to = f16, } ";
         assert_eq!(spaced.parse::<Pipeline>().unwrap().to_string(), text);
         assert_eq!("".parse::<Pipeline>().unwrap().to_string(), "");
+    }
+
+    #[test]
+    fn values_may_be_json() {
+        let text = r#"a{plan={"remove":["x.0"]},steps=[1,2],word=f16,text="two words"},b"#;
+        let steps = parse_steps(text).unwrap();
+        assert_eq!(steps[0].options["plan"]["remove"][0], "x.0");
+        assert_eq!(steps[0].options["steps"], serde_json::json!([1, 2]));
+        let shown: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        assert_eq!(shown.join(","), text);
+        assert!(error("cast-precision{to=[1}").contains("expected a value in JSON"));
+    }
+
+    #[test]
+    fn a_name_in_a_list_stands_for_its_passes() {
+        let made = "O0,cast-precision{to=f16}".parse::<Pipeline>().unwrap();
+        assert_eq!(
+            made.to_string(),
+            "eliminate-dead-code,cast-precision{to=f16}"
+        );
+        assert_eq!(level(0, "onnx").map(|p| p.name), Some("O0"));
+        assert!(level(3, "onnx").is_none());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use snapc_ir::ops::{
-    Add, Cast, Concat, Mul, Reshape, Sigmoid, Silu, Slice, Softmax, Sub, Transpose,
+    Add, Cast, Concat, Linear, Mul, Reshape, Sigmoid, Silu, Slice, Softmax, Sub, Transpose,
 };
 use snapc_ir::{DType, Dim, Graph, LazyTensor, Op, Shape, TensorType, ValueId};
 
@@ -11,7 +11,7 @@ type Choice = (usize, usize, usize);
 
 /// Graphs of the inputs `x` f32[2,3,4] and `y` f32[N,3,4], weights, and up to 24 nodes.
 pub(crate) fn graphs() -> impl Strategy<Value = Graph> {
-    let choice = (0..12usize, any::<usize>(), any::<usize>());
+    let choice = (0..13usize, any::<usize>(), any::<usize>());
     let outputs = proptest::collection::vec(any::<usize>(), 1..4);
     let choices = proptest::collection::vec(choice, 1..24);
     (choices, outputs).prop_map(|(choices, outputs)| build(&choices, &outputs))
@@ -28,14 +28,26 @@ fn build(choices: &[Choice], outputs: &[usize]) -> Graph {
     for name in ["w", "v"] {
         values.push(g.parameter(name, LazyTensor::from_f32(&[2, 3, 4], &counting)));
     }
+    for (name, number) in [("zero", 0.0), ("half", 0.5)] {
+        values.push(g.parameter(name, LazyTensor::from_f32(&[4, 4], &[number; 16])));
+    }
     for (i, number) in [0.0, 1.0, 1.0, -0.5].into_iter().enumerate() {
         values.push(g.constant(format!("c{i}"), LazyTensor::from_f32(&[4], &[number; 4])));
     }
     for (i, &(kind, a, b)) in choices.iter().enumerate() {
         let (op, operands) = node(&g, &values, kind, a, b);
+        let projects = matches!(op, Op::Linear(_));
         // An operator that does not take these operands is left out.
         if let Ok(value) = g.add(op, &operands, format!("node{i}")) {
             values.push(value);
+            // Half of the projections end a residual branch.
+            let sum = [operands[0], value];
+            if projects
+                && b % 4 < 2
+                && let Ok(sum) = g.add(Add {}, &sum, format!("sum{i}"))
+            {
+                values.push(sum);
+            }
         }
     }
     for (i, &choice) in outputs.iter().enumerate() {
@@ -105,6 +117,7 @@ fn node(g: &Graph, values: &[ValueId], kind: usize, a: usize, b: usize) -> (Op, 
         }
         9 => (Silu {}.into(), vec![first]),
         10 => (Sigmoid {}.into(), vec![first]),
+        11 => (Linear {}.into(), vec![first, values[4 + b % 2]]),
         _ => (Softmax { axis }.into(), vec![first]),
     }
 }

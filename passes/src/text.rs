@@ -1,4 +1,4 @@
-//! The text form of pipelines: `fold-constants,cast-precision{to=f16}`.
+//! The text form of pipelines: `fold-constants,cast-precision{to=f16}`. A value of an option is a word, or JSON.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub(crate) fn parse_steps(text: &str) -> Result<Vec<Step>, PipelineError> {
             while !reader.eat('}') {
                 let name = reader.word("an option name or '}'")?.to_owned();
                 reader.expect('=')?;
-                let value = value(reader.word("an option value")?);
+                let value = reader.value()?;
                 options.insert(name, value);
                 if !reader.eat(',') {
                     reader.expect('}')?;
@@ -45,6 +45,11 @@ fn value(word: &str) -> Value {
         Ok(value @ (Value::Bool(_) | Value::Number(_))) => value,
         _ => Value::String(word.to_owned()),
     }
+}
+
+/// Whether words are written with this character.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || "-_.+/".contains(c)
 }
 
 struct Reader<'a> {
@@ -77,13 +82,29 @@ impl<'a> Reader<'a> {
     fn word(&mut self, expected: &str) -> Result<&'a str, PipelineError> {
         self.peek();
         let rest = &self.text[self.position..];
-        let is_word = |c: char| c.is_alphanumeric() || "-_.+/".contains(c);
         let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
         if end == 0 {
             return Err(self.error(expected.to_owned()));
         }
         self.position += end;
         Ok(&rest[..end])
+    }
+
+    /// A word, or a list, an object or a string in JSON.
+    fn value(&mut self) -> Result<Value, PipelineError> {
+        if !matches!(self.peek(), Some('[' | '{' | '"')) {
+            return Ok(value(self.word("an option value")?));
+        }
+        let rest = &self.text[self.position..];
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        match values.next() {
+            Some(Ok(value)) => {
+                self.position += values.byte_offset();
+                Ok(value)
+            }
+            Some(Err(error)) => Err(self.error(format!("a value in JSON ({error})"))),
+            None => Err(self.error("an option value".to_owned())),
+        }
     }
 
     fn error(&self, expected: String) -> PipelineError {
@@ -101,7 +122,9 @@ impl fmt::Display for Step {
         for (i, (name, value)) in self.options.iter().enumerate() {
             let before = if i == 0 { '{' } else { ',' };
             match value {
-                Value::String(word) => write!(f, "{before}{name}={word}")?,
+                Value::String(word) if !word.is_empty() && word.chars().all(is_word) => {
+                    write!(f, "{before}{name}={word}")?;
+                }
                 other => write!(f, "{before}{name}={other}")?,
             }
         }

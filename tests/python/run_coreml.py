@@ -71,14 +71,14 @@ def conv(x, weight, pad_type, pad, strides, dilations, groups, bias=None):
 
 def layer_norm(x, axes, epsilon, gamma=None, beta=None):
     axes = tuple(int(a) for a in axes)
-    assert axes == tuple(range(x.ndim - len(axes), x.ndim)) or gamma is None
     d = x.astype(np.float64)
     mean = d.mean(axes, keepdims=True)
     variance = ((d - mean) ** 2).mean(axes, keepdims=True)
     y = (d - mean) / np.sqrt(variance + float(epsilon))
+    sizes = [n if i in axes else 1 for i, n in enumerate(x.shape)]
     if gamma is not None:
-        y = y * gamma
-    return y if beta is None else y + beta
+        y = y * gamma.reshape(sizes)
+    return y if beta is None else y + beta.reshape(sizes)
 
 
 def softmax(x, axis):
@@ -136,6 +136,15 @@ def matmul(x, y, transpose_x, transpose_y):
     return x @ y
 
 
+def quantize(input, scale, zero_point, output_dtype):
+    assert output_dtype == "uint8"
+    return np.clip(np.rint(input / np.float32(scale)) + zero_point, 0, 255)
+
+
+def dequantize(input, scale, zero_point):
+    return (input.astype(np.float32) - zero_point) * np.float32(scale)
+
+
 OPERATIONS = {
     "add": lambda x, y: x + y,
     "sub": lambda x, y: x - y,
@@ -160,6 +169,9 @@ OPERATIONS = {
     "linear": lambda x, weight, bias: x @ weight.T + bias,
     "layer_norm": layer_norm,
     "scaled_dot_product_attention": attention,
+    "einsum": lambda values, equation: np.einsum(equation, *values),
+    "quantize": quantize,
+    "dequantize": dequantize,
     "reshape": lambda x, shape: x.reshape(shape),
     "squeeze": lambda x, axes: x.squeeze(tuple(axes)),
     "transpose": lambda x, perm: x.transpose(perm),
@@ -171,7 +183,7 @@ OPERATIONS = {
 
 
 # Parameters that are data even without dimensions; other scalars are settings, which numpy wants as Python values.
-DATA = {"x", "y", "indices"}
+DATA = {"x", "y", "indices", "input"}
 
 
 def argument(name, value):
@@ -200,6 +212,10 @@ def evaluate(program, inputs):
         (result,) = op.outputs
         if op.op_type == "const":
             values[result] = result.val
+            continue
+        if op.op_type.startswith("constexpr_"):
+            # As coremltools itself decompresses it.
+            values[result] = op.materialized_val_inference()
             continue
         arguments = {}
         for name, given in op.inputs.items():

@@ -136,6 +136,10 @@ pub struct InspectArgs {
     /// The target whose passes and legalization apply at `--stage optimized` and `legalized`
     #[arg(long, default_value = crate::targets::default_name(), value_parser = crate::targets::parser())]
     pub target: String,
+    /// Passes at `--stage optimized` and `legalized`, instead of the target's default ones; `convert --list-passes` tells those
+    /// that flags stand for
+    #[arg(long, value_name = "LIST")]
+    pub passes: Option<String>,
     /// Only this graph
     #[arg(long, value_name = "NAME")]
     pub graph: Option<String>,

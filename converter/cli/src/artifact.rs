@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use snapc_pipeline::{Pipeline, SchedulerConfig, Tokenizer};
+use snapc_target::known_prompt::KnownPrompt;
 use snapc_target::manifest::Manifest;
-use snapc_target::schedule;
+use snapc_target::{Interface, schedule};
 
 use crate::args::EngineArgs;
 use crate::engines::{self, AnyEngine, snap};
@@ -105,8 +106,24 @@ impl Artifact {
         // The small files first: what is wrong with them is told before the weights are read.
         let (tokenizer, scheduler) = (self.tokenizer()?, self.scheduler()?);
         let scale = self.manifest.latent.scaling_factor as f32;
+        let known = self.known_prompt()?;
         let engine = self.engine(args, batch)?;
-        Ok(Pipeline::new(engine, tokenizer, scheduler, scale)?)
+        let mut pipeline = Pipeline::new(engine, tokenizer, scheduler, scale)?;
+        if let Some(prompt) = known {
+            pipeline.remember(prompt.input_ids, prompt.values)?;
+        }
+        Ok(pipeline)
+    }
+
+    /// The prompt whose encoding the artifact keeps.
+    fn known_prompt(&self) -> Result<Option<KnownPrompt>, Failure> {
+        if self.manifest.interface != Interface::Snap.name() {
+            return Ok(None);
+        }
+        if snap::runs_as_it_is(self) {
+            return snap::known_prompt(self);
+        }
+        Ok(KnownPrompt::read(&self.folder)?)
     }
 
     /// A failure about the artifact.

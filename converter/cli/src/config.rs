@@ -33,6 +33,13 @@ pub fn read(path: &Path) -> Result<ConvertFlags, Failure> {
     flags.output = flags.output.map(resolve);
     flags.component_config = flags.component_config.map(resolve);
     flags.depfile = flags.depfile.map(resolve);
+    flags.calibration = flags.calibration.map(resolve);
+    flags.export_checkpoint = flags.export_checkpoint.map(resolve);
+    // A word names a plan, everything else a file.
+    flags.plan = flags.plan.map(|plan| match plan.ends_with(".json") {
+        true => resolve(plan.into()).to_string_lossy().into_owned(),
+        false => plan,
+    });
     Ok(flags)
 }
 
@@ -69,7 +76,8 @@ mod tests {
     fn every_flag_is_a_key() {
         let text = "target = 'onnx'\noutput = 'o'\nprecision = 'f32'\nsteps = 4\nguidance = 7\nsize = '64x128'\n\
             interface = 'apple'\nmin-ios = 18\nattention = 'sdpa'\npasses = 'a'\ncomponent-config = 'c'\n\
-            prediction-type = 'v_prediction'\ndepfile = 'd'\nforce = true\n";
+            prediction-type = 'v_prediction'\ndepfile = 'd'\nforce = true\nweights = 'mixed'\n\
+            weight-budget = '600MB'\nplan = 'p'\nprune-vae = 0.5\ncalibration = 'r'\nexport-checkpoint = 'e'\noptimize = 1\nchunk-unet = true\n";
         let flags = parse(text).map_err(|f| f.messages()).unwrap();
         let size = Size {
             height: 64,

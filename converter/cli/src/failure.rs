@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::ErrorKind;
 
-use snapc_import::ImportError;
+use snapc_import::{ExportError, ImportError};
 use snapc_passes::{PassError, PipelineError};
 use snapc_pipeline::{PipelineError as RunError, ScheduleError, TokenizerError};
 use snapc_target::TargetError;
@@ -92,6 +92,16 @@ impl From<ImportError> for Failure {
     }
 }
 
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        let exit = match &error {
+            ExportError::Io { .. } | ExportError::Exists(_) => Exit::Usage,
+            _ => Exit::InvalidInput,
+        };
+        Failure::new(exit, error)
+    }
+}
+
 impl From<PipelineError> for Failure {
     fn from(error: PipelineError) -> Self {
         Failure::new(Exit::Usage, error)
@@ -105,6 +115,11 @@ impl From<PassError> for Failure {
             PassError::Cancelled => Failure::interrupted(),
             PassError::Weights { .. } => Failure::new(Exit::InvalidInput, error)
                 .help("--precision f32 keeps every value as the checkpoint has it"),
+            PassError::Refused { .. } => {
+                Failure::new(Exit::Usage, error).help("`snapc passes show` tells what a pass takes")
+            }
+            PassError::Calibration { .. } => Failure::new(Exit::InvalidInput, error)
+                .help("make the calibration file from the same checkpoint with `snapc reference`"),
             _ => Failure::new(Exit::Internal, error),
         }
     }
@@ -152,12 +167,13 @@ impl<E: Error + Send + Sync + 'static> From<RunError<E>> for Failure {
         let exit = match error {
             RunError::Schedule(error) => return error.into(),
             RunError::Cancelled { .. } => return Failure::interrupted(),
-            RunError::Guidance { .. } => Exit::Usage,
+            RunError::Guidance { .. } | RunError::Steps { .. } => Exit::Usage,
             RunError::InitLatents { .. }
             | RunError::InitLatentsNotFinite { .. }
             | RunError::NotFinite { .. }
             | RunError::TextLength { .. }
-            | RunError::ScalingFactor { .. } => Exit::InvalidInput,
+            | RunError::ScalingFactor { .. }
+            | RunError::KnownPrompt { .. } => Exit::InvalidInput,
             _ => Exit::Internal,
         };
         Failure::new(exit, error)

@@ -14,9 +14,11 @@
 mod accuracy;
 mod args;
 mod artifact;
+mod calibration;
 mod commands;
 mod config;
 mod depfile;
+mod effects;
 mod engines;
 mod exit;
 mod failure;

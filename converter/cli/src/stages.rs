@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use snapc_import::{Checkpoint, ImportOptions};
 use snapc_ir::{PredictionType, Program};
-use snapc_passes::{PassContext, PassReport, Pipeline, RunOptions};
+use snapc_passes::{Calibration, PassContext, PassReport, Pipeline, RunOptions};
 use snapc_target::{EmitOptions, Precision, Target, legalize};
 
 use crate::args::{CheckpointArgs, Prediction};
@@ -17,11 +17,14 @@ use crate::interrupt::Interrupt;
 pub struct Clock(pub Vec<(&'static str, Duration)>);
 
 impl Clock {
-    /// Runs a stage and notes its time.
+    /// Runs a stage and notes its time; times of stages of one name are added.
     pub fn time<T>(&mut self, stage: &'static str, run: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = run();
-        self.0.push((stage, start.elapsed()));
+        match self.0.iter_mut().find(|(name, _)| *name == stage) {
+            Some((_, time)) => *time += start.elapsed(),
+            None => self.0.push((stage, start.elapsed())),
+        }
         result
     }
 }
@@ -42,12 +45,12 @@ pub fn open(path: &Path, args: &CheckpointArgs) -> Result<Checkpoint, Failure> {
     Ok(snapc_import::open(path, &options)?)
 }
 
-/// The pipeline that is meant: the list given, else the default one of the precision.
+/// The clean-up of a precision.
 ///
 /// # Errors
-/// When the list names what does not exist, or its order is impossible.
-pub fn pipeline(passes: Option<&str>, precision: Precision) -> Result<Pipeline, Failure> {
-    Ok(passes.unwrap_or(precision.name()).parse::<Pipeline>()?)
+/// Never, as tests hold: the pipelines of both precisions are possible.
+pub fn pipeline(precision: Precision) -> Result<Pipeline, Failure> {
+    Ok(precision.name().parse::<Pipeline>()?)
 }
 
 /// What a run of the passes is asked for besides its result.
@@ -57,6 +60,8 @@ pub struct PassOptions<'a> {
     pub print_after: Option<&'a str>,
     /// Stop after that many runs.
     pub limit: Option<usize>,
+    /// Inputs to run the graphs on.
+    pub calibration: Option<&'a Calibration>,
 }
 
 /// Runs the passes; `print` gets the text of graphs that are to be printed.
@@ -75,6 +80,7 @@ pub fn optimize(
     let run = RunOptions {
         context: PassContext {
             cancelled: &cancelled,
+            calibration: options.calibration,
             ..PassContext::default()
         },
         pass_limit: options.limit,

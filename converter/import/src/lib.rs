@@ -24,6 +24,7 @@
 mod checkpoint;
 pub mod config;
 mod error;
+mod export;
 mod layout;
 mod lookup;
 mod mmap;
@@ -36,5 +37,6 @@ mod weight_file;
 
 pub use checkpoint::{Checkpoint, ImportOptions, open};
 pub use error::ImportError;
+pub use export::{ExportError, describe, export};
 pub use lookup::{ShapeOnly, StoredWeight, WeightContent, WeightLookup};
 pub use report::{WeightIssue, WeightProblem, WeightReport};

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Graph, ValueDef, ValueId};
+use crate::graph::{Graph, Node, ValueDef, ValueId};
 use crate::tensor::{Elements, Tensor};
 use crate::types::{DType, Dim};
 use crate::weight::{LazyTensor, WeightError};
@@ -78,31 +78,115 @@ pub fn observe(
     inputs: &BTreeMap<String, Tensor>,
     mut observer: impl FnMut(ValueId, &Tensor),
 ) -> Result<BTreeMap<String, Tensor>, EvalError> {
-    let mut live: Vec<Option<Tensor>> = vec![None; graph.values().len()];
-    bind_inputs(graph, inputs, &mut live)?;
-    let mut uses = graph.use_counts();
+    trace(graph, inputs, |node, _, result| {
+        observer(node.result, result)
+    })
+}
+
+/// As [`run`], and shows every node with its operands and its result to `observer` when it is made.
+///
+/// # Errors
+/// As [`run`].
+pub fn trace(
+    graph: &Graph,
+    inputs: &BTreeMap<String, Tensor>,
+    mut observer: impl FnMut(&Node, &[&Tensor], &Tensor),
+) -> Result<BTreeMap<String, Tensor>, EvalError> {
+    let mut evaluation = Evaluation::new(graph, inputs)?;
     for node in graph.nodes() {
-        for &operand in &node.operands {
-            load_weight(graph, operand, &mut live)?;
-        }
-        let operands: Vec<&Tensor> = node.operands.iter().map(|v| get(&live, *v)).collect();
-        let mut result = node.op.eval(&operands);
-        result.round_to(graph.ty(node.result).dtype);
-        observer(node.result, &result);
-        live[node.result.index()] = Some(result);
-        for &operand in &node.operands {
-            uses[operand.index()] -= 1;
-            if uses[operand.index()] == 0 {
-                live[operand.index()] = None;
+        evaluation.step()?;
+        let value = |v: &ValueId| get(&evaluation.live, *v);
+        let operands: Vec<&Tensor> = node.operands.iter().map(value).collect();
+        observer(node, &operands, value(&node.result));
+    }
+    evaluation.outputs()
+}
+
+/// An evaluation that stops after every node, so that values can be looked at and weights replaced on the way.
+pub struct Evaluation<'g> {
+    graph: &'g Graph,
+    live: Vec<Option<Tensor>>,
+    /// Uses still to come, by value.
+    uses: Vec<usize>,
+    /// How many nodes have been evaluated.
+    done: usize,
+}
+
+impl<'g> Evaluation<'g> {
+    /// An evaluation on these inputs, before the first node.
+    ///
+    /// # Errors
+    /// When an input is missing or does not fit its declared type.
+    pub fn new(graph: &'g Graph, inputs: &BTreeMap<String, Tensor>) -> Result<Self, EvalError> {
+        let mut live = vec![None; graph.values().len()];
+        bind_inputs(graph, inputs, &mut live)?;
+        Ok(Evaluation {
+            graph,
+            live,
+            uses: graph.use_counts(),
+            done: 0,
+        })
+    }
+
+    /// Evaluates the next node and gives its result; `None` after the last one.
+    ///
+    /// # Errors
+    /// When a weight has no data.
+    pub fn step(&mut self) -> Result<Option<(ValueId, &Tensor)>, EvalError> {
+        let graph = self.graph;
+        let last = self.done.checked_sub(1).map(|i| &graph.nodes()[i]);
+        for operand in last.iter().flat_map(|node| &node.operands) {
+            self.uses[operand.index()] -= 1;
+            if self.uses[operand.index()] == 0 {
+                self.live[operand.index()] = None;
             }
         }
+        let Some(node) = graph.nodes().get(self.done) else {
+            return Ok(None);
+        };
+        for &operand in &node.operands {
+            load_weight(graph, operand, &mut self.live)?;
+        }
+        let operands: Vec<&Tensor> = node.operands.iter().map(|v| get(&self.live, *v)).collect();
+        let mut result = node.op.eval(&operands);
+        result.round_to(graph.ty(node.result).dtype);
+        self.done += 1;
+        let result = self.live[node.result.index()].insert(result);
+        Ok(Some((node.result, result)))
     }
-    let mut outputs = BTreeMap::new();
-    for output in graph.outputs() {
-        load_weight(graph, output.value, &mut live)?;
-        outputs.insert(output.name.clone(), get(&live, output.value).clone());
+
+    /// A value that has been computed and is still needed. The operands of a node are there until the step after it.
+    pub fn value(&self, value: ValueId) -> Option<&Tensor> {
+        self.live[value.index()].as_ref()
     }
-    Ok(outputs)
+
+    /// Uses these elements for a weight from here on.
+    ///
+    /// # Panics
+    /// When the value is no weight of this shape.
+    pub fn set_weight(&mut self, value: ValueId, tensor: Tensor) {
+        let ty = self.graph.ty(value);
+        assert!(matches!(self.graph.value(value).def, ValueDef::Weight(_)));
+        assert_eq!(ty.shape, crate::Shape::fixed(&tensor.shape));
+        self.live[value.index()] = Some(tensor);
+    }
+
+    /// The named outputs, after the last node.
+    ///
+    /// # Errors
+    /// When an output is a weight without data.
+    ///
+    /// # Panics
+    /// Before the last node.
+    pub fn outputs(&mut self) -> Result<BTreeMap<String, Tensor>, EvalError> {
+        let mut outputs = BTreeMap::new();
+        for output in self.graph.outputs() {
+            load_weight(self.graph, output.value, &mut self.live)?;
+            let tensor = get(&self.live, output.value).clone();
+            outputs.insert(output.name.clone(), tensor);
+        }
+        Ok(outputs)
+    }
 }
 
 fn get(live: &[Option<Tensor>], value: ValueId) -> &Tensor {
@@ -194,6 +278,48 @@ mod tests {
         // 20.31 * 101 = 2051.31; the f16 grid has step 2 there.
         assert_eq!(out["h"].floats(), [11.0, 2052.0]);
         assert!((out["z"].floats()[1] - 2051.31).abs() < 1e-3);
+    }
+
+    #[test]
+    fn nodes_are_shown_with_their_operands() {
+        let x = Tensor::float(&[1, 2], vec![1.0, 2.0]);
+        let mut seen = Vec::new();
+        trace(
+            &graph(),
+            &BTreeMap::from([("x".to_owned(), x)]),
+            |node, operands, result| {
+                let first = operands.iter().map(|t| t.floats()[0]).collect();
+                seen.push((node.name.clone(), first, result.floats()[0]));
+            },
+        )
+        .unwrap();
+        let expected: [(&str, &[f32], f32); 3] = [
+            ("y", &[1.0, 10.0], 10.0),
+            ("z", &[10.0, 1.0], 11.0),
+            ("h", &[11.0], 11.0),
+        ];
+        assert_eq!(
+            seen,
+            expected.map(|(n, o, r)| (n.to_owned(), o.to_vec(), r))
+        );
+    }
+
+    #[test]
+    fn weights_can_be_replaced_between_nodes() {
+        let g = graph();
+        let x = Tensor::float(&[1, 2], vec![1.0, 2.0]);
+        let mut evaluation = Evaluation::new(&g, &BTreeMap::from([("x".to_owned(), x)])).unwrap();
+        let w = g.weights()[0].value;
+        evaluation.set_weight(w, Tensor::float(&[2], vec![3.0, 4.0]));
+        let (y, result) = evaluation.step().unwrap().unwrap();
+        assert_eq!(result.floats(), [3.0, 8.0]);
+        assert!(evaluation.value(w).is_some(), "operands stay for one step");
+        let (_, result) = evaluation.step().unwrap().unwrap();
+        assert_eq!(result.floats(), [4.0, 10.0]);
+        assert!(evaluation.value(w).is_none() && evaluation.value(y).is_some());
+        while evaluation.step().unwrap().is_some() {}
+        assert!(evaluation.value(y).is_none());
+        assert_eq!(evaluation.outputs().unwrap()["h"].floats(), [4.0, 10.0]);
     }
 
     #[test]

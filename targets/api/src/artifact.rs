@@ -6,9 +6,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use snapc_ir::TensorType;
+use snapc_ir::{Graph, TensorType};
 
 use crate::error::TargetError;
+use crate::known_prompt::KnownPrompt;
+use crate::options::{EmitOptions, Interface};
+use crate::verified::VerifiedProgram;
 
 /// A file of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,6 +33,11 @@ pub struct Feature {
     pub dtype: String,
     /// Dimensions; `N` is the open batch.
     pub shape: Vec<String>,
+    /// What it is for, where the interface has features that diffusers has not: `token-ids`, `text-embeddings`,
+    /// `pooled-text-embedding`, `text-projection` (an output of the text encoder that the UNet takes as it is), `latents`,
+    /// `step-index` (the position of the timestep among the manifest's), `timestep`, `prediction`, `picture`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
 }
 
 impl Feature {
@@ -39,6 +47,7 @@ impl Feature {
             name: name.into(),
             dtype: ty.dtype.name().to_owned(),
             shape: ty.shape.dims().iter().map(ToString::to_string).collect(),
+            role: None,
         }
     }
 }
@@ -63,6 +72,29 @@ pub struct Emitted {
     pub files: Vec<ArtifactFile>,
     /// Every graph.
     pub graphs: Vec<EmittedGraph>,
+}
+
+impl Emitted {
+    /// Writes the encoding of the empty prompt as a file of its own, for the interface `snap`; for targets whose own files
+    /// have no place for it.
+    ///
+    /// # Errors
+    /// When the data of a weight cannot be made, or the file cannot be written.
+    pub fn add_known_prompt(
+        &mut self,
+        program: &VerifiedProgram<'_>,
+        options: &EmitOptions,
+        dir: &Path,
+    ) -> Result<(), TargetError> {
+        if options.interface != Interface::Snap {
+            return Ok(());
+        }
+        let graphs: Vec<&Graph> = program.graphs().iter().map(|g| &**g).collect();
+        if let Some(prompt) = KnownPrompt::empty(&graphs, program.pipeline())? {
+            self.files.push(prompt.write(dir)?);
+        }
+        Ok(())
+    }
 }
 
 /// Writes a file of an artifact, with the folders it needs.

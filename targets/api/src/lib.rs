@@ -12,14 +12,16 @@
 
 mod artifact;
 mod batch;
+mod chunk;
 mod error;
 mod integrity;
+mod interface;
+pub mod known_prompt;
 mod legalize;
 pub mod manifest;
 mod mapped;
 mod options;
 mod progress;
-mod recognize;
 pub mod schedule;
 pub mod stream;
 mod target;
@@ -28,12 +30,13 @@ mod verified;
 
 pub use artifact::{ArtifactFile, Emitted, EmittedGraph, Feature, hash_file, write_file};
 pub use batch::bind_batch;
+pub use chunk::{ChunkError, chunk_names, cut, join};
 pub use error::TargetError;
 pub use integrity::check_files;
+pub use interface::check_interface;
 pub use legalize::legalize;
 pub use mapped::MappedFile;
-pub use options::{AttentionForm, EmitOptions, Interface, Precision, UnknownChoice};
+pub use options::{AttentionForm, EmitOptions, Interface, Precision, UnknownChoice, WeightForm};
 pub use progress::{Progress, Silent};
-pub use recognize::recognize;
 pub use target::{Capabilities, Finding, Target};
 pub use verified::VerifiedProgram;

@@ -9,7 +9,8 @@ use snapc_ir::{LatentSpec, PipelineSpec, SchedulerSpec};
 
 use crate::artifact::{ArtifactFile, Emitted, EmittedGraph, write_file};
 use crate::error::TargetError;
-use crate::options::EmitOptions;
+use crate::interface::describe_roles;
+use crate::options::{EmitOptions, Interface};
 use crate::schedule::timesteps;
 use crate::tokenizer::pad_token_id;
 
@@ -30,7 +31,10 @@ pub struct Manifest {
     pub target: String,
     /// Element type of weights and activations.
     pub precision: String,
-    /// Names and shapes of the features: `plain` or `apple`.
+    /// How the weights of products are stored, when it is not in the precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Names and shapes of the features: `plain`, `apple` or `snap`.
     pub interface: String,
     /// Form of attention that was asked for.
     pub attention: String,
@@ -39,13 +43,16 @@ pub struct Manifest {
     pub min_ios: Option<u32>,
     /// The passes that ran, as a pipeline that can be given to `--passes`.
     pub passes: String,
+    /// What the passes changed in each graph, in the order they ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<PassEffect>,
     /// The graphs in the order they run.
     pub graphs: Vec<EmittedGraph>,
     /// The schedule of the model.
     pub scheduler: SchedulerRecord,
     /// Number of denoising steps.
     pub steps: usize,
-    /// The timestep of each step, first step first.
+    /// The timestep of each step, first step first. With the interface `snap` they are those of the rows of the UNet's table.
     pub timesteps: Vec<usize>,
     /// Guidance scale.
     pub guidance: f32,
@@ -58,6 +65,23 @@ pub struct Manifest {
     pub pad_token_id: Option<u32>,
     /// Every file but the manifest, by path.
     pub files: Vec<ArtifactFile>,
+}
+
+/// What a pass changed in a graph: figures before and after it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PassEffect {
+    /// Name of the pass.
+    pub pass: String,
+    /// Name of the graph.
+    pub graph: String,
+    /// Trained elements; a weight used twice counts once.
+    pub parameters: [u64; 2],
+    /// Multiply-adds at batch 1.
+    pub macs: [u64; 2],
+    /// Bytes of weights and constants.
+    pub weight_bytes: [u64; 2],
+    /// Predicted peak of the values at batch 1, in bytes.
+    pub peak_activation_bytes: [u64; 2],
 }
 
 /// [`SchedulerSpec`] in the manifest, with the keys of diffusers' scheduler configs.
@@ -141,16 +165,22 @@ impl Manifest {
     ) -> Result<Self, TargetError> {
         let mut files = emitted.files.clone();
         files.sort();
+        let mut graphs = emitted.graphs.clone();
+        if options.interface == Interface::Snap {
+            describe_roles(&mut graphs);
+        }
         Ok(Manifest {
             schema_version: SCHEMA_VERSION,
             snapc_version: version.to_owned(),
             target: target.to_owned(),
             precision: options.precision.name().to_owned(),
+            weights: options.weights.map(|form| form.name().to_owned()),
             interface: options.interface.name().to_owned(),
             attention: options.attention.name().to_owned(),
             min_ios: options.min_ios,
             passes: passes.to_owned(),
-            graphs: emitted.graphs.clone(),
+            effects: Vec::new(),
+            graphs,
             scheduler: (&pipeline.scheduler).into(),
             steps: options.steps,
             timesteps: timesteps(&pipeline.scheduler, options.steps)?,

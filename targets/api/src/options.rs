@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::TargetError;
+
 /// A word that is not among the choices of an option.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown {option} '{word}'; choose one of {choices}")]
@@ -73,6 +75,9 @@ choice! {
         Plain = "plain",
         /// Those of Apple's Stable Diffusion packages.
         Apple = "apple",
+        /// Those of graphs that are specialised to a run: the number of the step in place of the timestep, and the prompt's
+        /// keys and values in place of its embeddings.
+        Snap = "snap",
     }
 }
 
@@ -85,6 +90,36 @@ choice! {
         Sdpa = "sdpa",
         /// Products and a softmax.
         Decomposed = "decomposed",
+        /// One head after the other in the layout of the Neural Engine; Core ML only.
+        SplitEinsum = "split-einsum",
+        /// The same in chunks of 512 queries.
+        SplitEinsumV2 = "split-einsum-v2",
+    }
+}
+
+choice! {
+    /// How the weights of products are stored.
+    WeightForm, "weight form" {
+        /// IEEE binary32.
+        F32 = "f32",
+        /// IEEE binary16.
+        F16 = "f16",
+        /// Signed 8-bit codes with a scale per output channel.
+        Int8 = "int8",
+        /// Signed 4-bit codes with a scale per block of input channels.
+        Int4 = "int4",
+        /// 8-bit codes of a table of 256 values.
+        Palette8 = "palette8",
+        /// 6-bit codes of a table of 64 values.
+        Palette6 = "palette6",
+        /// 4-bit codes of tables of 16 values.
+        Palette4 = "palette4",
+        /// 2-bit codes of tables of 4 values.
+        Palette2 = "palette2",
+        /// A form per layer, within a budget.
+        Mixed = "mixed",
+        /// 8-bit weights and 8-bit data of products.
+        W8a8 = "w8a8",
     }
 }
 
@@ -93,6 +128,8 @@ choice! {
 pub struct EmitOptions {
     /// Element type of weights and activations.
     pub precision: Precision,
+    /// How the weights of products are stored; that of the precision when absent.
+    pub weights: Option<WeightForm>,
     /// Names and shapes of the features.
     pub interface: Interface,
     /// Lowest major version of iOS that has to load the artifact, for targets that depend on it; the target's own choice
@@ -104,8 +141,38 @@ pub struct EmitOptions {
     pub steps: usize,
     /// Guidance scale that the manifest records.
     pub guidance: f32,
+    /// Whether the UNet is written in two chunks; Core ML only.
+    pub chunk_unet: bool,
     /// Batch size of every graph, for targets without a symbolic batch; the target's own choice when absent.
     pub batch: Option<usize>,
+}
+
+impl EmitOptions {
+    /// Refuses what only Core ML packages can have, for the other targets.
+    ///
+    /// # Errors
+    /// [`TargetError::Option`] for attention in the layout of the Neural Engine, and for a UNet in chunks.
+    pub fn refuse_core_ml_forms(&self) -> Result<(), TargetError> {
+        if matches!(
+            self.attention,
+            AttentionForm::SplitEinsum | AttentionForm::SplitEinsumV2
+        ) {
+            return Err(TargetError::Option {
+                option: "--attention",
+                reason: format!(
+                    "'{}' is for Core ML; choose auto or decomposed",
+                    self.attention
+                ),
+            });
+        }
+        if self.chunk_unet {
+            return Err(TargetError::Option {
+                option: "--chunk-unet",
+                reason: "only Core ML packages are written in chunks".to_owned(),
+            });
+        }
+        Ok(())
+    }
 }
 
 impl Default for EmitOptions {
@@ -113,11 +180,13 @@ impl Default for EmitOptions {
     fn default() -> Self {
         EmitOptions {
             precision: Precision::F16,
+            weights: None,
             interface: Interface::Plain,
             min_ios: None,
             attention: AttentionForm::Auto,
             steps: 8,
             guidance: 7.5,
+            chunk_unet: false,
             batch: None,
         }
     }
@@ -136,7 +205,7 @@ mod tests {
         let error = "flash".parse::<AttentionForm>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown attention form 'flash'; choose one of auto, sdpa, decomposed"
+            "unknown attention form 'flash'; choose one of auto, sdpa, decomposed, split-einsum, split-einsum-v2"
         );
     }
 }

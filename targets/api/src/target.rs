@@ -94,8 +94,9 @@ pub trait Target: Sync {
     fn verify(&self, dir: &Path) -> Result<Vec<Finding>, TargetError>;
 
     /// Reads a graph back from the file or package that an artifact has it in: what the file says, by other code than
-    /// wrote it. `batch` is the size of a batch that the file leaves open. `None` when this target's files hold no graph
-    /// of the IR.
+    /// wrote it. Composites that the format has no operator for are as they were decomposed; passes find them
+    /// again. `batch` is the size of a batch that the file leaves open. `None` when this target's files hold no graph of the
+    /// IR.
     ///
     /// # Errors
     /// When the file cannot be read, or holds what has no form in the IR.

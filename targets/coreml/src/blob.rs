@@ -6,9 +6,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use snapc_ir::{DType, LazyTensor};
+use snapc_ir::LazyTensor;
 use snapc_target::stream::{Blob, BlobFile};
 use snapc_target::{Progress, TargetError};
+
+use crate::compressed::Stored;
+use crate::proto::DataType;
 
 /// Alignment of everything in the file, and size of the header and of a blob's metadata.
 pub(crate) const ALIGNMENT: u64 = 64;
@@ -19,16 +22,25 @@ pub(crate) const VERSION: u32 = 2;
 /// How a model names the file; `@model_path` is the folder of the model file.
 pub(crate) const FILE_NAME: &str = "@model_path/weights/weight.bin";
 
-/// The code of an element type in a blob's metadata, which is not that of MIL.
-pub(crate) fn dtype_code(dtype: DType) -> Option<u32> {
+/// The code of an element type in a blob's metadata, which is not that of MIL, and the bits of an element.
+pub(crate) fn code_and_bits(dtype: DataType) -> Option<(u32, usize)> {
     match dtype {
-        DType::F16 => Some(1),
-        DType::F32 => Some(2),
-        DType::BF16 => Some(5),
-        DType::I32 => Some(14),
-        DType::U8 => Some(3),
-        DType::I8 => Some(4),
-        DType::I64 | DType::Bool => None,
+        DataType::Float16 => Some((1, 16)),
+        DataType::Float32 => Some((2, 32)),
+        DataType::UInt8 => Some((3, 8)),
+        DataType::Int8 => Some((4, 8)),
+        DataType::BFloat16 => Some((5, 16)),
+        DataType::Int16 => Some((6, 16)),
+        DataType::UInt16 => Some((7, 16)),
+        DataType::Int4 => Some((8, 4)),
+        DataType::UInt1 => Some((9, 1)),
+        DataType::UInt2 => Some((10, 2)),
+        DataType::UInt4 => Some((11, 4)),
+        DataType::UInt3 => Some((12, 3)),
+        DataType::UInt6 => Some((13, 6)),
+        DataType::Int32 => Some((14, 32)),
+        DataType::UInt32 => Some((15, 32)),
+        _ => None,
     }
 }
 
@@ -37,6 +49,10 @@ pub(crate) fn dtype_code(dtype: DType) -> Option<u32> {
 struct Entry {
     name: String,
     tensor: LazyTensor,
+    /// Code of the element type in the metadata.
+    code: u32,
+    /// Bits of the last byte that no element has.
+    padding: u64,
     offset: u64,
 }
 
@@ -45,7 +61,7 @@ struct Entry {
 pub(crate) struct WeightFile {
     entries: Vec<Entry>,
     /// Candidates for being equal: positions of the entries of each element type and shape.
-    by_type: BTreeMap<(DType, Vec<usize>), Vec<usize>>,
+    by_type: BTreeMap<(u32, Vec<usize>), Vec<usize>>,
 }
 
 impl WeightFile {
@@ -53,9 +69,10 @@ impl WeightFile {
     ///
     /// # Panics
     /// For an element type without a code in the format.
-    pub(crate) fn add(&mut self, name: &str, tensor: &LazyTensor) -> u64 {
-        assert!(dtype_code(tensor.dtype()).is_some());
-        let key = (tensor.dtype(), tensor.shape().to_vec());
+    pub(crate) fn add(&mut self, name: &str, stored: &Stored) -> u64 {
+        let (code, bits) = code_and_bits(stored.dtype).expect("an element type of weight files");
+        let tensor = &stored.bytes;
+        let key = (code, stored.shape.clone());
         let candidates = self.by_type.entry(key).or_default();
         let equal = candidates
             .iter()
@@ -71,6 +88,8 @@ impl WeightFile {
         self.entries.push(Entry {
             name: name.to_owned(),
             tensor: tensor.clone(),
+            code,
+            padding: padding_bits(stored.elements(), bits),
             offset,
         });
         offset
@@ -116,6 +135,13 @@ impl WeightFile {
     }
 }
 
+/// Bits that are left over in the last byte of so many elements.
+pub(crate) fn padding_bits(elements: usize, bits: usize) -> u64 {
+    // Eight elements fill whole bytes.
+    let used = elements % 8 * bits % 8;
+    ((8 - used) % 8) as u64
+}
+
 /// Byte behind the data of an entry.
 fn end(entry: &Entry) -> u64 {
     entry.offset + ALIGNMENT + entry.tensor.byte_len() as u64
@@ -123,12 +149,12 @@ fn end(entry: &Entry) -> u64 {
 
 /// The 64 bytes in front of the data.
 fn metadata(entry: &Entry) -> Vec<u8> {
-    let code = dtype_code(entry.tensor.dtype()).expect("checked when the weight was added");
     let mut bytes = Vec::with_capacity(ALIGNMENT as usize);
     bytes.extend(SENTINEL.to_le_bytes());
-    bytes.extend(code.to_le_bytes());
+    bytes.extend(entry.code.to_le_bytes());
     bytes.extend((entry.tensor.byte_len() as u64).to_le_bytes());
     bytes.extend((entry.offset + ALIGNMENT).to_le_bytes());
+    bytes.extend(entry.padding.to_le_bytes());
     bytes.resize(ALIGNMENT as usize, 0);
     bytes
 }
@@ -136,7 +162,17 @@ fn metadata(entry: &Entry) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use snapc_ir::DType;
     use snapc_target::Silent;
+
+    fn stored(dtype: DataType, shape: &[usize], bytes: LazyTensor) -> Stored {
+        let shape = shape.to_vec();
+        Stored {
+            dtype,
+            shape,
+            bytes,
+        }
+    }
 
     #[test]
     fn the_file_has_the_layout_of_the_format() {
@@ -144,7 +180,8 @@ mod tests {
         let path = dir.path().join("weight.bin");
         let mut file = WeightFile::default();
         let a = LazyTensor::from_f32(&[2], &[1.0, -2.0]).cast(DType::F16);
-        let b = LazyTensor::from_f32(&[1], &[0.5]);
+        let a = stored(DataType::Float16, &[2], a);
+        let b = stored(DataType::Float32, &[1], LazyTensor::from_f32(&[1], &[0.5]));
         let offsets = [
             file.add("a", &a),
             file.add("b", &b),
@@ -166,6 +203,22 @@ mod tests {
         assert_eq!(&bytes[128..134], [0x00, 0x3C, 0x00, 0xC0, 0, 0]);
         assert_eq!(&bytes[192..200], [0xEF, 0xBE, 0xAD, 0xDE, 2, 0, 0, 0]);
         assert_eq!(&bytes[256..], 0.5f32.to_le_bytes());
+    }
+
+    /// Three codes of six bits are 18 bits in three bytes, of which six bits are left over; UInt6 has code 13.
+    #[test]
+    fn elements_below_a_byte_say_how_many_bits_are_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("weight.bin");
+        let mut file = WeightFile::default();
+        let codes = LazyTensor::from_u8(&[3], &[1, 2, 63]).pack(6);
+        file.add("codes", &stored(DataType::UInt6, &[3], codes));
+        file.write("unet", &path, &Silent).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(&bytes[68..80], [13, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(&bytes[88..96], [6, 0, 0, 0, 0, 0, 0, 0]);
+        // 1 | 2 << 6 | 63 << 12 = 0x3F081
+        assert_eq!(&bytes[128..], [0x81, 0xF0, 0x03]);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(crate) fn package_name(graph: &str) -> String {
     let name = match graph {
         "text_encoder" => "TextEncoder",
         "unet" => "Unet",
+        "unet_chunk1" => "UnetChunk1",
+        "unet_chunk2" => "UnetChunk2",
         "vae_decoder" => "VAEDecoder",
         other => other,
     };
@@ -44,14 +46,14 @@ pub(crate) fn emit(
 ) -> Result<Emitted, TargetError> {
     let level = Level::of(options)?;
     let integers = match options.interface {
-        Interface::Plain => IntegerFeatures::Int32,
+        Interface::Plain | Interface::Snap => IntegerFeatures::Int32,
         Interface::Apple => IntegerFeatures::Float32,
     };
     // All graphs are lowered before anything is written, so that what is not supported is said at once.
     let lowered = program
         .graphs()
         .iter()
-        .map(|graph| Ok((graph, lower(graph, level, integers)?)))
+        .map(|graph| Ok((graph, lower(graph, level, integers, options.attention)?)))
         .collect::<Result<Vec<_>, TargetError>>()?;
     let mut emitted = Emitted::default();
     for (graph, lowered) in lowered {

@@ -1,7 +1,7 @@
 //! The features that packages show: batch sizes, and the names, shapes and element types of `--interface`.
 //!
 //! `plain` is what diffusers gives the graphs, with the batch bound and the scalar timestep as one element, because a
-//! feature needs a dimension. `apple` is that of Apple's Stable Diffusion packages:
+//! feature needs a dimension; `snap` is the same for a program that is specialised to a run. `apple` is that of Apple's Stable Diffusion packages:
 //!
 //! | package | inputs | outputs |
 //! |---|---|---|
@@ -16,13 +16,14 @@ use snapc_ir::ops::{Cast, Reshape, Transpose};
 use snapc_ir::{
     BuildError, DType, Dim, Graph, Node, Op, Program, Rebuild, Shape, TensorType, ValueId,
 };
-use snapc_target::{EmitOptions, Interface, Precision, TargetError, bind_batch};
+use snapc_target::{EmitOptions, Interface, Precision, TargetError, bind_batch, check_interface};
 
 /// Binds the batch and gives every graph the features of the options.
 ///
 /// # Errors
 /// When a graph does not take the bound batch or the changed inputs.
 pub(crate) fn apply(program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
+    check_interface(&program, options)?;
     let Program { graphs, pipeline } = program;
     let graphs = graphs.iter().map(|graph| {
         let batch = options.batch.unwrap_or(default_batch(graph.name()));
@@ -43,7 +44,7 @@ fn with_features(graph: &Graph, batch: usize, options: &EmitOptions) -> Result<G
     for input in graph.inputs() {
         let ty = graph.ty(input.value).clone();
         let value = match options.interface {
-            Interface::Plain => plain_input(&mut rebuild.graph, &input.name, ty),
+            Interface::Plain | Interface::Snap => plain_input(&mut rebuild.graph, &input.name, ty),
             Interface::Apple => apple_input(
                 &mut rebuild.graph,
                 &input.name,
@@ -58,7 +59,7 @@ fn with_features(graph: &Graph, batch: usize, options: &EmitOptions) -> Result<G
         let value = copy_with_batch(&mut rebuild, node)?;
         rebuild.bind(node.result, value);
     }
-    if options.interface == Interface::Plain {
+    if options.interface != Interface::Apple {
         return rebuild.finish();
     }
     let mut features = Vec::new();

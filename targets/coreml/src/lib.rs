@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod compressed;
 mod emit;
 mod interface;
 mod level;
@@ -28,12 +29,13 @@ pub mod verify;
 
 use std::path::Path;
 
-use snapc_ir::{DType, Graph, Op, Program};
+use snapc_ir::{Graph, Op, Program, Weight};
 use snapc_target::{
     AttentionForm, Capabilities, EmitOptions, Emitted, Finding, Progress, Target, TargetError,
     VerifiedProgram,
 };
 
+use compressed::Stored;
 pub use level::Level;
 pub use read::{ReadError, read};
 
@@ -60,14 +62,39 @@ fn is_native_with_attention(op: &Op) -> bool {
 }
 
 /// Size of a graph's weight file, but for the few constants that lowering adds.
-fn planned_weight_bytes(graph: &Graph) -> u64 {
+fn planned_weight_bytes(graph: &Graph, level: Level) -> u64 {
     let mut file = blob::WeightFile::default();
-    for weight in graph.weights() {
-        if matches!(weight.tensor.dtype(), DType::F16 | DType::F32) {
-            file.add(&weight.name, &weight.tensor);
+    for Weight { name, tensor, .. } in graph.weights() {
+        // What the level has no form for is refused when it is written.
+        if let Ok(Some(form)) = compressed::compressed(tensor, level) {
+            let large = |s: &Stored| blob::code_and_bits(s.dtype).is_some();
+            for (_, stored) in form.parameters.iter().filter(|(_, s)| large(s)) {
+                file.add(name, stored);
+            }
+        } else if let Some(stored) = Stored::dense(tensor) {
+            file.add(name, &stored);
         }
     }
     file.len()
+}
+
+/// The program with the UNet in two chunks.
+fn in_chunks(program: Program) -> Result<Program, TargetError> {
+    let Program { graphs, pipeline } = program;
+    let mut chunked = Vec::new();
+    for graph in graphs {
+        if graph.name() != "unet" {
+            chunked.push(graph);
+            continue;
+        }
+        let chunks = snapc_target::cut(&graph)?.ok_or_else(|| TargetError::Option {
+            option: "--chunk-unet",
+            reason: "the UNet has no place to cut".to_owned(),
+        })?;
+        chunked.extend(chunks);
+    }
+    let graphs = chunked;
+    Ok(Program { graphs, pipeline })
 }
 
 impl Target for CoreMl {
@@ -87,7 +114,9 @@ impl Target for CoreMl {
     /// does not exist before iOS 18.
     fn capabilities(&self, options: &EmitOptions) -> Capabilities {
         let native = match options.attention {
-            AttentionForm::Sdpa => is_native_with_attention,
+            AttentionForm::Sdpa | AttentionForm::SplitEinsum | AttentionForm::SplitEinsumV2 => {
+                is_native_with_attention
+            }
             AttentionForm::Auto | AttentionForm::Decomposed => is_native,
         };
         Capabilities {
@@ -105,7 +134,11 @@ impl Target for CoreMl {
                 reason: format!("sdpa needs --min-ios 18, not {}", level.ios()),
             });
         }
-        interface::apply(program, options)
+        let program = interface::apply(program, options)?;
+        match options.chunk_unet {
+            true => in_chunks(program),
+            false => Ok(program),
+        }
     }
 
     fn emit(
@@ -115,11 +148,15 @@ impl Target for CoreMl {
         dir: &Path,
         progress: &dyn Progress,
     ) -> Result<Emitted, TargetError> {
-        emit::emit(program, options, dir, progress)
+        let mut emitted = emit::emit(program, options, dir, progress)?;
+        emitted.add_known_prompt(program, options, dir)?;
+        Ok(emitted)
     }
 
-    fn artifact_bytes(&self, program: &Program, _options: &EmitOptions) -> u64 {
-        let bytes: u64 = program.graphs.iter().map(planned_weight_bytes).sum();
+    fn artifact_bytes(&self, program: &Program, options: &EmitOptions) -> u64 {
+        let level = Level::of(options).unwrap_or(Level::DEFAULT);
+        let graphs = program.graphs.iter();
+        let bytes: u64 = graphs.map(|graph| planned_weight_bytes(graph, level)).sum();
         let tokenizer = |name: &str| {
             program
                 .pipeline

@@ -79,6 +79,7 @@ const ANY: &[DataType] = &[
     DataType::Bool,
 ];
 const INT: &[DataType] = &[DataType::Int32];
+const CODE: &[DataType] = &[DataType::UInt8];
 const BOOL: &[DataType] = &[DataType::Bool];
 const FACTOR: &[DataType] = &[DataType::Float32, DataType::Int32];
 const MASK: &[DataType] = &[DataType::Float16, DataType::Float32, DataType::Bool];
@@ -170,6 +171,20 @@ pub(crate) const SIGNATURES: &[Signature] = &[
             &[
                 required("x", Kind::Tensor(ANY)),
                 required("dtype", Kind::Word(&["fp16", "fp32", "int32", "bool"])),
+            ],
+        )
+    },
+    Signature {
+        same_type: &["values"],
+        result: ResultType::Of("values"),
+        ..signature(
+            "einsum",
+            &[
+                required("values", Kind::Tuple(FLOAT)),
+                required(
+                    "equation",
+                    Kind::Word(&["bkhc,bchq->bkhq", "bchk,bkhq->bchq"]),
+                ),
             ],
         )
     },
@@ -267,6 +282,33 @@ pub(crate) const SIGNATURES: &[Signature] = &[
                 required("key", Kind::Tensor(FLOAT)),
                 required("value", Kind::Tensor(FLOAT)),
                 omittable("attn_mask", Kind::Tensor(MASK)),
+            ],
+        )
+    },
+    Signature {
+        since: Level::Ios17,
+        same_type: &["input", "scale"],
+        result: ResultType::Always(DataType::UInt8),
+        ..signature(
+            "quantize",
+            &[
+                required("input", Kind::Tensor(FLOAT)),
+                required("scale", Kind::Scalar(FLOAT)),
+                required("zero_point", Kind::Scalar(CODE)),
+                required("output_dtype", Kind::Word(&["uint8"])),
+            ],
+        )
+    },
+    Signature {
+        since: Level::Ios17,
+        same_type: &["input", "zero_point"],
+        result: ResultType::Of("scale"),
+        ..signature(
+            "dequantize",
+            &[
+                required("input", Kind::Tensor(CODE)),
+                required("scale", Kind::Scalar(FLOAT)),
+                required("zero_point", Kind::Scalar(CODE)),
             ],
         )
     },

@@ -156,8 +156,9 @@ fn every_example_is_read_and_evaluated_by_coremltools() {
     let mut seen = std::collections::BTreeSet::new();
     for level in Level::ALL {
         for float in [DType::F32, DType::F16] {
-            for attention in [AttentionForm::Decomposed, AttentionForm::Sdpa] {
-                if attention == AttentionForm::Sdpa && level < Level::Ios18 {
+            use AttentionForm::{Decomposed, Sdpa, SplitEinsum};
+            for attention in [Decomposed, Sdpa, SplitEinsum] {
+                if attention == Sdpa && level < Level::Ios18 {
                     continue;
                 }
                 let folder = dir
@@ -167,7 +168,11 @@ fn every_example_is_read_and_evaluated_by_coremltools() {
                 let mut graphs = Vec::new();
                 for (i, example) in Op::examples().iter().enumerate() {
                     let is_attention = matches!(example.op, Op::Attention(_));
-                    if attention == AttentionForm::Sdpa && !is_attention {
+                    let is_fake_quantize = matches!(example.op, Op::FakeQuantize(_));
+                    if is_fake_quantize && level < Level::Ios17 {
+                        continue;
+                    }
+                    if attention == Sdpa && !is_attention {
                         continue;
                     }
                     let Some(example) = with_float(example, float) else {

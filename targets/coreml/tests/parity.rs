@@ -36,6 +36,14 @@ fn packages_compute_what_diffusers_computes() {
             attention: AttentionForm::Sdpa,
             ..base.clone()
         });
+        for interface in [Interface::Plain, Interface::Apple] {
+            list.push(EmitOptions {
+                min_ios: Some(16),
+                attention: AttentionForm::SplitEinsum,
+                interface,
+                ..base.clone()
+            });
+        }
         list.push(EmitOptions {
             batch: Some(1),
             ..base.clone()

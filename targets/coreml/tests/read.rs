@@ -14,7 +14,13 @@ use networks::{Case, GRAPHS, cases, optimized, reference};
 use reading::evaluate;
 use snapc_coreml::Level;
 use snapc_ir::{Graph, Op};
+use snapc_passes::{Pipeline, RunOptions, recognize};
 use snapc_target::{AttentionForm, EmitOptions, Interface, Precision};
+
+/// The passes that rewrite layers into others, all of them.
+const REWRITES: &str = "fold-constants,remove-no-ops,eliminate-common-subexpressions,fold-scaling,fold-norm-affine,\
+                        split-concat-convolution,split-upsample-convolution{min_gain=0},merge-projections,\
+                        eliminate-dead-code";
 
 /// Reads and evaluates a package; gives a line per output, and whether all are close enough.
 fn check(case: &Case) -> (Vec<String>, bool) {
@@ -51,8 +57,9 @@ fn own_packages_are_read_back() {
         let program = optimized("tiny", precision);
         for level in Level::ALL {
             for interface in [Interface::Plain, Interface::Apple] {
-                for attention in [AttentionForm::Decomposed, AttentionForm::Sdpa] {
-                    if attention == AttentionForm::Sdpa && level < Level::Ios18 {
+                use AttentionForm::{Decomposed, Sdpa, SplitEinsum};
+                for attention in [Decomposed, Sdpa, SplitEinsum] {
+                    if attention == Sdpa && level < Level::Ios18 {
                         continue;
                     }
                     let options = EmitOptions {
@@ -97,6 +104,30 @@ fn own_packages_of_the_variants_are_read_back() {
     println!("{}", figures(&all));
 }
 
+#[test]
+fn rewritten_layers_are_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline: Pipeline = REWRITES.parse().unwrap();
+    let program = optimized("tiny", Precision::F32);
+    let (program, _) = pipeline.run(program, &RunOptions::default()).unwrap();
+    let options = EmitOptions {
+        precision: Precision::F32,
+        ..EmitOptions::default()
+    };
+    let (_, emitted) = emit_program(program, &options, dir.path());
+    let reference = reference("tiny");
+    println!(
+        "{}",
+        figures(&cases(
+            "rewritten",
+            dir.path(),
+            &emitted,
+            &options,
+            &reference
+        ))
+    );
+}
+
 /// The composites of the graph that was written, and the names of its nodes, are found again.
 #[test]
 fn composites_and_names_are_found_again() {
@@ -122,6 +153,7 @@ fn composites_and_names_are_found_again() {
         let (_, emitted) = emit_program(program.clone(), &options, dir.path());
         for (written, file) in program.graphs.iter().zip(&emitted.graphs) {
             let read = snapc_coreml::read(&dir.path().join(&file.file)).unwrap();
+            let read = recognize(&read).unwrap();
             assert_eq!(read.name(), written.name());
             assert_eq!(
                 counts(&read),

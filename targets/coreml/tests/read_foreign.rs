@@ -13,6 +13,7 @@ use std::process::Command;
 use foreign_reader::{Tensors, psnr, python, read_safetensors, repository};
 use reading::evaluate;
 use snapc_ir::{Op, Tensor};
+use snapc_passes::recognize;
 
 /// The tensors whose names begin with a prefix, without it.
 fn below(tensors: &Tensors, prefix: &str) -> Tensors {
@@ -65,6 +66,7 @@ fn composites_are_found_in_converted_networks() {
     for target in ["ios16_f16", "ios18_f32"] {
         let package = format!("fixtures/foreign/unet.{target}.mlpackage");
         let graph = snapc_coreml::read(&repository().join(package)).unwrap();
+        let graph = recognize(&graph).unwrap();
         let count = |f: fn(&Op) -> bool| graph.nodes().iter().filter(|n| f(&n.op)).count();
         // By the fixture's configuration: four transformers (down, middle, two up) of two attentions and three layer
         // normalizations; eight ResNets (two down, two in the middle, four up) of two group normalizations, one in each

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use snapc_format::{Layout, Plan, Stage};
 use snapc_ir::{DType, LazyTensor, PipelineSpec, Verified};
-use snapc_program::{Program, ScheduleData, TokenizerData};
+use snapc_program::{KNOWN_PROMPT, Program, ScheduleData, Storage, TokenizerData, Weight};
+use snapc_target::known_prompt::KnownPrompt;
 use snapc_target::stream::{Blob, BlobFile};
 use snapc_target::tokenizer::pad_token_id;
 use snapc_target::{EmitOptions, Progress, TargetError, schedule};
 
-use crate::lower::{Lowered, lower};
+use crate::lower::{Lowered, StoredWeight, lower};
 
 /// The merges of the tokenizer among the files of a pipeline.
 const MERGES: &str = "tokenizer/merges.txt";
@@ -40,6 +41,8 @@ pub struct Companions {
     pub tokenizer: Option<TokenizerData>,
     /// The schedule, with the steps and guidance of a run.
     pub schedule: Option<ScheduleData>,
+    /// A prompt whose encoding is kept, in a file with a text encoder: the empty one.
+    pub known_prompt: Option<KnownPrompt>,
     /// Facts for people and tools, by key.
     pub metadata: BTreeMap<String, String>,
 }
@@ -70,6 +73,7 @@ impl Companions {
                 steps: count("the number of steps", options.steps)?,
                 guidance: options.guidance,
             }),
+            known_prompt: None,
             metadata: BTreeMap::from([
                 ("precision".to_owned(), options.precision.name().to_owned()),
                 ("producer".to_owned(), producer()),
@@ -125,8 +129,11 @@ impl Compiled {
         let mut stages = BTreeMap::new();
         let mut program = Program::new();
         for (stage, graph) in graphs {
-            let lowered = lower(graph, activations)?;
+            let mut lowered = lower(graph, activations)?;
             program.insert(*stage, lowered.program.clone());
+            if let (Stage::TextEncoder, Some(prompt)) = (*stage, &companions.known_prompt) {
+                lowered.weights.extend(stored(prompt));
+            }
             stages.insert(*stage, (graph.name().to_owned(), lowered));
         }
         let mut plan = Plan::new();
@@ -209,6 +216,26 @@ impl Compiled {
         };
         blob_file.write_into(file, path, progress)
     }
+}
+
+/// The tensors that keep a prompt beside the weights of the text encoder, under names that no weight has.
+fn stored(prompt: &KnownPrompt) -> [StoredWeight; 2] {
+    let ids: Vec<i32> = prompt.input_ids.iter().map(|id| id.cast_signed()).collect();
+    let ids = LazyTensor::from_i32(&[ids.len()], &ids);
+    let values = LazyTensor::from_f32(&[prompt.values.len()], &prompt.values);
+    let weight = |name: &str, storage, tensor: LazyTensor| StoredWeight {
+        weight: Weight {
+            name: name.to_owned(),
+            storage,
+            // Prompts have fewer values than 32 bits count.
+            dims: vec![tensor.elements() as u32],
+        },
+        tensor,
+    };
+    [
+        weight(KNOWN_PROMPT[0], Storage::I32, ids),
+        weight(KNOWN_PROMPT[1], Storage::F32, values),
+    ]
 }
 
 fn capacity(error: impl ToString) -> TargetError {

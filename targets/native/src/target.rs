@@ -5,9 +5,11 @@ use std::path::Path;
 use snapc_format::Stage;
 use snapc_ir::verify::verify;
 use snapc_ir::{DType, Graph, Op, Program, TensorType, Verified};
+use snapc_target::known_prompt::KnownPrompt;
 use snapc_target::{
     ArtifactFile, AttentionForm, Capabilities, EmitOptions, Emitted, EmittedGraph, Feature,
-    Finding, Interface, Progress, Target, TargetError, VerifiedProgram, hash_file, legalize,
+    Finding, Interface, Progress, Target, TargetError, VerifiedProgram, check_interface, hash_file,
+    legalize,
 };
 
 use crate::compile::{Activations, Companions, Compiled, compile};
@@ -32,7 +34,7 @@ impl Target for Native {
     fn capabilities(&self, options: &EmitOptions) -> Capabilities {
         let native: fn(&Op) -> bool = match options.attention {
             AttentionForm::Decomposed => |op| !matches!(op, Op::Attention(_)),
-            AttentionForm::Auto | AttentionForm::Sdpa => |_| true,
+            _ => |_| true,
         };
         Capabilities {
             native,
@@ -43,18 +45,23 @@ impl Target for Native {
 
     /// Refuses the options that are for other formats.
     fn prepare(&self, program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
-        if options.interface != Interface::Plain {
+        if options.interface == Interface::Apple {
             return Err(TargetError::Option {
                 option: "--interface",
-                reason: format!("'{}' is for Core ML; choose plain", options.interface),
+                reason: format!(
+                    "'{}' is for Core ML; choose plain or snap",
+                    options.interface
+                ),
             });
         }
+        check_interface(&program, options)?;
         if let Some(version) = options.min_ios {
             return Err(TargetError::Option {
                 option: "--min-ios",
                 reason: format!("{version} is for Core ML; a .snap file does not depend on it"),
             });
         }
+        options.refuse_core_ml_forms()?;
         Ok(program)
     }
 
@@ -66,7 +73,11 @@ impl Target for Native {
         progress: &dyn Progress,
     ) -> Result<Emitted, TargetError> {
         let graphs = staged(program.graphs().iter().copied())?;
-        let companions = Companions::of(program.pipeline(), options)?;
+        let mut companions = Companions::of(program.pipeline(), options)?;
+        if options.interface == Interface::Snap {
+            let graphs: Vec<&Graph> = program.graphs().iter().map(|g| &**g).collect();
+            companions.known_prompt = KnownPrompt::empty(&graphs, program.pipeline())?;
+        }
         let path = dir.join(FILE_NAME);
         compile(&graphs, &companions, Activations::F32, &path, progress)?;
         let bytes = std::fs::metadata(&path).map_err(TargetError::io(&path))?;
@@ -102,7 +113,11 @@ impl Native {
         let legal = legal.collect::<Option<Vec<Graph>>>()?;
         let verified = legal.iter().map(|g| verify(g).ok());
         let graphs = staged(verified.collect::<Option<Vec<_>>>()?).ok()?;
-        let companions = Companions::of(&program.pipeline, options).ok()?;
+        let mut companions = Companions::of(&program.pipeline, options).ok()?;
+        if options.interface == Interface::Snap && companions.tokenizer.is_some() {
+            let graphs: Vec<&Graph> = legal.iter().collect();
+            companions.known_prompt = KnownPrompt::planned(&graphs);
+        }
         let compiled = Compiled::new(&graphs, &companions, Activations::F32).ok()?;
         Some(compiled.len() + runtime::bytes())
     }

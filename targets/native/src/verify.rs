@@ -6,7 +6,7 @@
 //! | `snap-hash` | weights have their hash, and zeros between them |
 //! | `snap-program` | there is a program, and every instruction fits its operands |
 //! | `snap-weight` | every weight of the program is in the tensor table, in its storage, shape and a type that the engine reads |
-//! | `snap-unused` | every tensor of the table is a weight of the program |
+//! | `snap-unused` | every tensor of the table is a weight of the program, or of the prompt whose encoding is kept |
 //! | `snap-tokenizer` | the tokenizer section, if there is one, makes a tokenizer |
 //! | `snap-schedule` | the schedule section, if there is one, has possible numbers |
 
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use snapc_format::{Container, DType, Problem, SectionKind, Stage, TensorView};
-use snapc_program::{Program, ScheduleData, Storage, TokenizerData, Weight};
+use snapc_program::{KNOWN_PROMPT, Program, ScheduleData, Storage, TokenizerData, Weight};
 use snapc_target::{Finding, TargetError};
 
 use crate::lower::layout;
@@ -73,7 +73,8 @@ fn check_program(container: &Container, findings: &mut Vec<Finding>) {
         }
         let used: BTreeSet<&str> = weights.iter().map(|w| w.name.as_str()).collect();
         for tensor in container.tensors(stage) {
-            if !used.contains(tensor.name()) {
+            let is_prompt = stage == Stage::TextEncoder && KNOWN_PROMPT.contains(&tensor.name());
+            if !used.contains(tensor.name()) && !is_prompt {
                 let place = format!("graph '{stage}', weight '{}'", tensor.name());
                 findings.push(finding(
                     "snap-unused",

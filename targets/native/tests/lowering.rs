@@ -48,6 +48,34 @@ fn diffusers_networks_move_data_at_their_ends_only() {
 }
 
 #[test]
+fn phases_of_an_upsampling_are_put_side_by_side_without_permutation() {
+    let found = instructions(
+        r#"  %0 = input "x" : f32[N,8,4,4]
+  %1 = parameter "w" : f32[8,8,2,2]
+  %2 = conv2d(%0, %1) {strides=[1,1], pads=[1,1,0,0], groups=1} : f32[N,8,4,4] "even"
+  %3 = conv2d(%0, %1) {strides=[1,1], pads=[1,0,0,1], groups=1} : f32[N,8,4,4] "odd"
+  %4 = reshape(%2) {shape=[N,8,4,4,1]} : f32[N,8,4,4,1] "e"
+  %5 = reshape(%3) {shape=[N,8,4,4,1]} : f32[N,8,4,4,1] "o"
+  %6 = concat(%4, %5) {axis=4} : f32[N,8,4,4,2] "columns"
+  %7 = reshape(%6) {shape=[N,8,4,8]} : f32[N,8,4,8] "row"
+  %8 = upsample_nearest(%7) {scale=2} : f32[N,8,8,16] "up""#,
+        "%8",
+    );
+    let expected = "\
+%1 = permute[0, 2, 3, 1](%0) : f32[N,4,4,8] \"even\"
+%2 = conv2d(%1, w) : f32[N,4,4,8] \"even\"
+%3 = conv2d(%1, w.2) : f32[N,4,4,8] \"odd\"
+%4 = view(%2) : f32[N,4,4,1,8] \"e\"
+%5 = view(%3) : f32[N,4,4,1,8] \"o\"
+%6 = concat[3](%4, %5) : f32[N,4,4,2,8] \"columns\"
+%7 = view(%6) : f32[N,4,8,8] \"row\"
+%8 = upsample_nearest(%7) : f32[N,8,16,8] \"up\"
+%9 = permute[0, 3, 1, 2](%8) : f32[N,8,8,16] \"y\"
+";
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn an_attention_block_is_one_instruction_for_each_layer() {
     let program = program("tiny", "f32");
     let graph = program.graph("unet").unwrap();

@@ -53,6 +53,11 @@ const CHECKPOINTS: [(&str, &str); 6] = [
     ),
 ];
 
+/// The passes that rewrite layers into others, all of them.
+const REWRITES: &str = "fold-constants,remove-no-ops,eliminate-common-subexpressions,fold-scaling,fold-norm-affine,\
+                        split-concat-convolution,split-upsample-convolution{min_gain=0},merge-projections,\
+                        eliminate-dead-code";
+
 /// Emits a program as the driver does and opens what was written, which keeps every rule of the format.
 fn emitted(mut program: Program, options: &EmitOptions, dir: &Path) -> Runtime {
     let capabilities = Native.capabilities(options);
@@ -111,6 +116,11 @@ fn f32_equals_diffusers() {
 #[test]
 fn f16_is_close_to_diffusers() {
     assert_graph_parity("f16", &EmitOptions::default(), 65.0);
+}
+
+#[test]
+fn rewritten_layers_equal_diffusers() {
+    assert_graph_parity(REWRITES, &EmitOptions::default(), 100.0);
 }
 
 #[test]

@@ -20,10 +20,10 @@ use crate::proto::{ModelProto, OperatorSetIdProto};
 pub(crate) const MODEL_FILE: &str = "model.onnx";
 /// Name of a model's external data, as Optimum calls it.
 pub(crate) const DATA_FILE: &str = "model.onnx_data";
-/// The ONNX operator set; `docs/decisions/0005-onnx-opset.md` says why.
+/// The ONNX operator set of models whose weights are floats; `docs/decisions/0005-onnx-opset.md` says why.
 pub(crate) const OPSET: i64 = 17;
-/// The ONNX IR version that came with the operator set.
-pub(crate) const IR_VERSION: i64 = 8;
+/// Operator sets that models are written in, with the first ONNX IR version of a release that has them.
+pub(crate) const VERSIONS: [(i64, i64); 4] = [(OPSET, 8), (18, 8), (19, 9), (21, 10)];
 /// `producer_name` of every model.
 pub(crate) const PRODUCER: &str = "snapc";
 
@@ -103,14 +103,16 @@ fn write_graph(
 fn model(name: &str, lowered: &Lowered, layout: &Layout<'_>) -> Result<ModelProto, TargetError> {
     let mut graph = lowered.graph.clone();
     graph.initializer = layout.messages(name, &lowered.initializers, DATA_FILE)?;
+    let known = VERSIONS.iter().find(|(opset, _)| *opset == lowered.opset);
+    let &(opset, ir_version) = known.expect("lowering asks for sets of the list");
     Ok(ModelProto {
-        ir_version: Some(IR_VERSION),
+        ir_version: Some(ir_version),
         producer_name: Some(PRODUCER.to_owned()),
         producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         graph: Some(graph),
         opset_import: vec![OperatorSetIdProto {
             domain: Some(String::new()),
-            version: Some(OPSET),
+            version: Some(opset),
         }],
     })
 }

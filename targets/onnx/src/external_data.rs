@@ -11,7 +11,7 @@ use snapc_target::TargetError;
 use snapc_target::stream::Blob;
 
 use crate::lower::Initializer;
-use crate::proto::{EXTERNAL, StringStringEntryProto, TensorProto, data_type};
+use crate::proto::{EXTERNAL, StringStringEntryProto, TensorProto};
 
 /// Tensors of fewer bytes are stored in the model itself.
 const MIN_EXTERNAL: usize = 1 << 10;
@@ -132,10 +132,9 @@ impl<'a> Layout<'a> {
 }
 
 fn header(initializer: &Initializer) -> TensorProto {
-    let tensor = &initializer.tensor;
     TensorProto {
-        dims: tensor.shape().iter().map(|&d| d as i64).collect(),
-        data_type: Some(data_type(tensor.dtype())),
+        dims: initializer.dims.iter().map(|&d| d as i64).collect(),
+        data_type: Some(initializer.data_type),
         name: Some(initializer.name.clone()),
         ..TensorProto::default()
     }
@@ -153,10 +152,7 @@ mod tests {
     use super::*;
 
     fn initializer(name: &str, tensor: &LazyTensor) -> Initializer {
-        Initializer {
-            name: name.to_owned(),
-            tensor: tensor.clone(),
-        }
+        Initializer::new(name, tensor.clone())
     }
 
     #[test]

@@ -13,6 +13,9 @@
 //! `timestep`, `encoder_hidden_states` → `out_sample`; `latent_sample` → `sample`. The batch is the symbolic dimension
 //! `batch`, everything else is static.
 //!
+//! Weights with an encoding are stored as packed codes: `DequantizeLinear` for scales, `Gather` in a table for palettes. Such
+//! models are in a later operator set than others, see `docs/decisions/0005-onnx-opset.md`.
+//!
 //! [`OnnxTarget`] is the entry point. This crate runs no model, reads no checkpoint and changes no number: what it
 //! writes is the graph it is given. [`read`] turns a model, ours or foreign, into a graph again. Verifier and reader share
 //! the messages of [`proto`] with the writer, nothing else.

@@ -25,6 +25,11 @@ pub const DOUBLE: i32 = 11;
 /// `TensorProto.DataType.BFLOAT16`
 pub const BFLOAT16: i32 = 16;
 
+/// `TensorProto.DataType.UINT4`: two elements per byte, the first in the lower half.
+pub const UINT4: i32 = 21;
+/// `TensorProto.DataType.INT4`, as `UINT4`.
+pub const INT4: i32 = 22;
+
 /// `TensorProto.DataLocation.EXTERNAL`
 pub const EXTERNAL: i32 = 1;
 

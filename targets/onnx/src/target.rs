@@ -7,7 +7,7 @@ use snapc_ir::verify::verify;
 use snapc_ir::{Graph, Program};
 use snapc_target::{
     AttentionForm, Capabilities, EmitOptions, Emitted, Finding, Interface, Progress, Target,
-    TargetError, VerifiedProgram, legalize,
+    TargetError, VerifiedProgram, check_interface, legalize,
 };
 
 use crate::proto::BATCH_DIM;
@@ -23,7 +23,7 @@ impl Target for OnnxTarget {
     }
 
     fn describe(&self) -> &'static str {
-        "ONNX models (opset 17) with external data, loaded by Optimum and ONNX Runtime"
+        "ONNX models for Optimum and ONNX Runtime: opset 17, up to 21 where weights are int8, int4 or palettes"
     }
 
     fn capabilities(&self, _options: &EmitOptions) -> Capabilities {
@@ -36,22 +36,29 @@ impl Target for OnnxTarget {
 
     /// Refuses the options that ONNX has no form for.
     fn prepare(&self, program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
-        if options.interface != Interface::Plain {
+        if options.interface == Interface::Apple {
             return Err(TargetError::Option {
                 option: "--interface",
-                reason: format!("'{}' is for Core ML; choose plain", options.interface),
+                reason: format!(
+                    "'{}' is for Core ML; choose plain or snap",
+                    options.interface
+                ),
             });
         }
+        check_interface(&program, options)?;
         if let Some(version) = options.min_ios {
             return Err(TargetError::Option {
                 option: "--min-ios",
                 reason: format!("{version} is for Core ML; an ONNX model does not depend on it"),
             });
         }
+        options.refuse_core_ml_forms()?;
         if options.attention == AttentionForm::Sdpa {
             return Err(TargetError::Option {
                 option: "--attention",
-                reason: "opset 17 has no attention operator; choose auto or decomposed".to_owned(),
+                reason:
+                    "ONNX has an attention operator since opset 23 only; choose auto or decomposed"
+                        .to_owned(),
             });
         }
         Ok(program)
@@ -60,11 +67,13 @@ impl Target for OnnxTarget {
     fn emit(
         &self,
         program: &VerifiedProgram<'_>,
-        _options: &EmitOptions,
+        options: &EmitOptions,
         dir: &Path,
         progress: &dyn Progress,
     ) -> Result<Emitted, TargetError> {
-        emit::emit(program, dir, progress)
+        let mut emitted = emit::emit(program, dir, progress)?;
+        emitted.add_known_prompt(program, options, dir)?;
+        Ok(emitted)
     }
 
     /// Exact for programs that can be emitted; the bytes of the weights for others.
@@ -77,7 +86,7 @@ impl Target for OnnxTarget {
         let graphs = program.graphs.iter().map(|graph| {
             graph_bytes(graph).unwrap_or_else(|| {
                 let weights = graph.weights().iter();
-                weights.map(|w| w.tensor.byte_len() as u64).sum()
+                weights.map(|w| w.tensor.stored_bytes_len() as u64).sum()
             })
         });
         let companions = companion::files(&program.pipeline).unwrap_or_default();

@@ -266,7 +266,7 @@ fn damaged_models_are_found() {
         ("version", Box::new(|m| m.ir_version = Some(11))),
         (
             "version",
-            Box::new(|m| m.opset_import[0].version = Some(18)),
+            Box::new(|m| m.opset_import[0].version = Some(20)),
         ),
         (
             "name",

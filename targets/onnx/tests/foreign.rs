@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use snapc_ir::{Graph, Tensor, eval, verify};
+use snapc_passes::recognize;
 use support::{psnr, read_tensors, workspace};
 
 /// Networks with their inputs and outputs.
@@ -45,6 +46,7 @@ fn read(network: &str, exporter: &str, call: &str) -> Graph {
     }
     let path = model(network, exporter);
     let graph = snapc_onnx::read(&path, &sizes).unwrap_or_else(|e| panic!("{exporter}: {e}"));
+    let graph = recognize(&graph).expect("is a valid graph");
     verify::verify(&graph).expect("verifies");
     graph
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use snapc_ir::{Tensor, eval, verify};
+use snapc_passes::recognize;
 use support::{psnr, read_tensors};
 
 #[test]
@@ -25,6 +26,7 @@ fn the_unet_of_sd15_equals_torch() {
     let sizes: BTreeMap<String, usize> = sizes.map(|(s, n)| (s.to_owned(), n)).into();
     let graph =
         snapc_onnx::read(&folder.join("unet.onnx"), &sizes).unwrap_or_else(|e| panic!("{e}"));
+    let graph = recognize(&graph).expect("is a valid graph");
     verify::verify(&graph).expect("verifies");
     let count = |op: &str| graph.nodes().iter().filter(|n| n.op.name() == op).count();
     // 16 transformer blocks: two attentions, three layer norms and a GEGLU each; 22 ResNets and the last norm.

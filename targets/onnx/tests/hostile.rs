@@ -13,8 +13,8 @@ use prost::Message;
 use snapc_ir::{DType, Shape, TensorType, verify};
 use snapc_onnx::proto::{
     ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, AttributeProto, EXTERNAL, FLOAT, GraphProto,
-    INT64, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    ValueInfoProto,
+    INT4, INT8, INT64, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, UINT8, ValueInfoProto,
 };
 use support::miniature;
 
@@ -158,7 +158,7 @@ fn operators_without_a_form_are_named() {
         );
     };
     refused("Einsum", "does not occur in Stable Diffusion's networks");
-    refused("DequantizeLinear", "quantized");
+    refused("DynamicQuantizeLinear", "quantize statically");
     refused("Loop", "control flow");
     let mut foreign = node("Attention", &["x"], "y");
     foreign.domain = Some("com.microsoft".to_owned());
@@ -224,10 +224,10 @@ fn sizes_that_no_memory_holds_are_refused() {
         "4 bytes of data, but its shape has 12",
     );
     let mut strange = floats("b", &[3], &[1.0, 2.0, 3.0]);
-    strange.data_type = Some(3);
+    strange.data_type = Some(4);
     assert_error(
         &model(add(), vec![strange]),
-        "element type 3 is not supported",
+        "element type 4 is not supported",
     );
 
     let sized = |op: &str, inputs: &[&str], sizes: &[i64]| {
@@ -282,6 +282,109 @@ fn splits_into_other_numbers_than_there_are_results_are_refused() {
         let expected = format!("num_outputs is {parts}, but there are 1 results");
         assert_error(&model(vec![split], vec![]), &expected);
     }
+}
+
+#[test]
+fn codes_that_do_not_fit_are_refused() {
+    let codes = |name: &str, data_type: i32, dims: &[i64], bytes: &[u8]| TensorProto {
+        dims: dims.to_vec(),
+        data_type: Some(data_type),
+        raw_data: Some(bytes.to_vec().into()),
+        name: Some(name.to_owned()),
+        ..TensorProto::default()
+    };
+    let constants = |scale: TensorProto, zero: TensorProto| {
+        vec![codes("w", INT8, &[2, 3], &[1; 6]), scale, zero]
+    };
+    let zeros = |n: usize| codes("z", INT8, &[n as i64], &vec![0; n]);
+    let axis = |i: i64| {
+        let mut axis = attribute("axis", ATTRIBUTE_INT);
+        axis.i = Some(i);
+        axis
+    };
+    let block = |i: i64| {
+        let mut block = attribute("block_size", ATTRIBUTE_INT);
+        block.i = Some(i);
+        block
+    };
+    let dequantize = |attributes: &[AttributeProto], constants: Vec<TensorProto>| {
+        let mut node = node("DequantizeLinear", &["w", "s", "z"], "y");
+        node.attribute = attributes.to_vec();
+        model(vec![node], constants)
+    };
+    let scales = |n: usize| floats("s", &[n as i64], &vec![0.5; n]);
+    let misfit = "do not fit codes of shape [2, 3]";
+    assert_error(
+        &dequantize(&[axis(0)], constants(scales(3), zeros(3))),
+        misfit,
+    );
+    assert_error(
+        &dequantize(&[axis(7)], constants(scales(3), zeros(3))),
+        "axis 7",
+    );
+    assert_error(
+        &dequantize(&[], constants(scales(3), zeros(2))),
+        "differ in shape",
+    );
+    assert_error(
+        &dequantize(&[block(-1)], constants(scales(3), zeros(3))),
+        misfit,
+    );
+    let uneven = dequantize(&[block(2)], constants(scales(3), zeros(3)));
+    assert_error(&uneven, "blocks of 2 do not divide axis 1");
+    assert_error(
+        &dequantize(&[block(3)], constants(scales(3), zeros(3))),
+        misfit,
+    );
+    assert_error(
+        &dequantize(&[block(i64::MAX)], constants(scales(3), zeros(3))),
+        "do not divide",
+    );
+    let half = codes("s", INT8, &[3], &[1; 3]);
+    assert_error(
+        &dequantize(&[], constants(half, zeros(3))),
+        "the scale must be floats",
+    );
+    let beyond = codes("z", UINT8, &[3], &[200; 3]);
+    assert_error(
+        &dequantize(&[], constants(scales(3), beyond)),
+        "a zero point is out of range",
+    );
+    let mut none = constants(floats("s", &[0], &[]), zeros(0));
+    none[0] = codes("w", INT8, &[2, 0], &[]);
+    assert_error(&dequantize(&[], none), "at least one part");
+    let short = vec![codes("w", INT4, &[3, 3], &[0; 4]), scales(3), zeros(3)];
+    assert_error(
+        &dequantize(&[], short),
+        "4 bytes of data, but its shape has 5",
+    );
+
+    // Codes may go nowhere but into floats of the same grid.
+    let quantize = || node("QuantizeLinear", &["x", "s"], "q");
+    let scale = |name: &str, value: f32| floats(name, &[], &[value]);
+    let then = |second: NodeProto| {
+        model(
+            vec![quantize(), second],
+            vec![scale("s", 0.5), scale("t", 0.25)],
+        )
+    };
+    let sum = then(node("Add", &["q", "q"], "y"));
+    assert_error(&sum, "operand 'q' are codes of QuantizeLinear");
+    let other = then(node("DequantizeLinear", &["q", "t"], "y"));
+    assert_error(
+        &other,
+        "its scale, zero point or type is not that of its QuantizeLinear",
+    );
+    let mut given = then(node("DequantizeLinear", &["q", "s"], "z"));
+    given.graph.as_mut().unwrap().output[0].name = Some("q".to_owned());
+    assert_error(&given, "codes of QuantizeLinear are no output");
+    let negative = model(vec![quantize()], vec![scale("s", -0.5)]);
+    assert_error(&negative, "attribute scale is -0.5");
+    let computed = vec![node("DequantizeLinear", &["x", "s"], "y")];
+    assert_error(
+        &model(computed, vec![scale("s", 0.5)]),
+        "computed at run time",
+    );
 }
 
 #[test]

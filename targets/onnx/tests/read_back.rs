@@ -12,7 +12,7 @@ use std::path::Path;
 
 use snapc_import::{ImportOptions, open};
 use snapc_ir::{DType, Graph, Tensor, eval, verify};
-use snapc_passes::{Pipeline, RunOptions};
+use snapc_passes::{Pipeline, RunOptions, recognize};
 use support::{psnr, read_tensors, workspace};
 
 /// Checkpoints with their reference files, relative to `fixtures`.
@@ -30,6 +30,11 @@ const CHECKPOINTS: [(&str, &str); 6] = [
         "variants/ldm_sd2.graphs.safetensors",
     ),
 ];
+
+/// The passes that rewrite layers into others, all of them.
+const REWRITES: &str = "fold-constants,remove-no-ops,eliminate-common-subexpressions,fold-scaling,fold-norm-affine,\
+                        split-concat-convolution,split-upsample-convolution{min_gain=0},merge-projections,\
+                        eliminate-dead-code";
 
 const GRAPHS: [&str; 3] = ["text_encoder", "unet", "vae_decoder"];
 
@@ -55,6 +60,7 @@ fn read(dir: &Path, graph: &str, batch: usize) -> Graph {
     let sizes = BTreeMap::from([("batch".to_owned(), batch)]);
     let model = dir.join(graph).join("model.onnx");
     let read = snapc_onnx::read(&model, &sizes).unwrap_or_else(|e| panic!("{e}"));
+    let read = recognize(&read).expect("is a valid graph");
     assert_eq!(read.name(), graph);
     verify::verify(&read).expect("verifies");
     read
@@ -88,6 +94,11 @@ fn assert_reads_back(pipeline: &str, bound: f64) {
 #[test]
 fn f32_reads_back_as_diffusers() {
     assert_reads_back("f32", 100.0);
+}
+
+#[test]
+fn rewritten_layers_read_back_as_diffusers() {
+    assert_reads_back(REWRITES, 100.0);
 }
 
 #[test]

@@ -12,8 +12,9 @@ use prost::Message;
 use snapc_ir::{DType, Graph, Shape, Tensor, TensorType, eval};
 use snapc_onnx::proto::{
     ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, ATTRIBUTE_STRING, ATTRIBUTE_TENSOR,
-    AttributeProto, BOOL, Dimension, FLOAT, FLOAT16, GraphProto, INT64, ModelProto, NodeProto,
-    OperatorSetIdProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    AttributeProto, BOOL, Dimension, FLOAT, FLOAT16, GraphProto, INT8, INT32, INT64, ModelProto,
+    NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
+    UINT4, UINT8, ValueInfoProto,
 };
 use support::{Call, Noise, psnr, run_onnx};
 
@@ -112,6 +113,12 @@ impl Case {
 
     fn opset(mut self, opset: i64) -> Self {
         self.opset = opset;
+        self
+    }
+
+    /// Gives the first node that attribute.
+    fn blocks(mut self, size: i64) -> Self {
+        self.nodes[0].attribute.push(int("block_size", size));
         self
     }
 
@@ -630,9 +637,171 @@ fn constants() -> Vec<Case> {
     ]
 }
 
+/// Elements of 8 or 4 bits, or of 32 when they are biases.
+fn codes_of(name: &str, data_type: i32, dims: &[i64], bytes: &[u8]) -> TensorProto {
+    TensorProto {
+        dims: dims.to_vec(),
+        data_type: Some(data_type),
+        raw_data: Some(bytes.to_vec().into()),
+        name: Some(name.to_owned()),
+        ..TensorProto::default()
+    }
+}
+
+/// Bytes that look random.
+fn some_bytes(count: usize) -> Vec<u8> {
+    let ints = Noise::new(41).ints(&[count], 256);
+    ints.ints().iter().map(|&i| i as u8).collect()
+}
+
+fn codes() -> Vec<Case> {
+    let add = || node("Add", &["x", "float"], "y", &[]);
+    let through = |op: &str| {
+        vec![
+            node(
+                "DequantizeLinear",
+                &["w", "s", "z"],
+                "floats",
+                &[int("axis", 0)],
+            ),
+            node(op, &["x", "floats"], "y", &[]),
+        ]
+    };
+    let biases: Vec<u8> = [-70_000i32, 3, 500_000]
+        .iter()
+        .flat_map(|b| b.to_le_bytes())
+        .collect();
+    vec![
+        case("unsigned_codes", &[2, 3], through("MatMul")).constants([
+            codes_of("w", UINT8, &[3, 4], &some_bytes(12)),
+            floats("s", &[3], &[0.25, 0.5, 1.0]),
+            codes_of("z", UINT8, &[3], &[0, 128, 255]),
+        ]),
+        case("one_scale_in_a_list", &[2, 3], through("MatMul")).constants([
+            codes_of("w", INT8, &[3, 4], &some_bytes(12)),
+            floats("s", &[], &[0.25]),
+            codes_of("z", INT8, &[], &[0xfd]),
+        ]),
+        case("unsigned_blocks_of_4_bits", &[2, 4], through("MatMul"))
+            .opset(21)
+            .constants([
+                codes_of("w", UINT4, &[4, 3], &some_bytes(6)),
+                floats("s", &[2, 3], &[0.25, 0.5, 1.0, 2.0, 0.125, 3.0]),
+                codes_of("z", UINT4, &[2, 3], &[0x80, 0xf3, 0x17]),
+            ])
+            .blocks(2),
+        case(
+            "bias_in_32_bits",
+            &[2, 3],
+            vec![
+                node("DequantizeLinear", &["w", "s"], "float", &[int("axis", 0)]),
+                add(),
+            ],
+        )
+        .constants([
+            codes_of("w", INT32, &[3], &biases),
+            floats("s", &[3], &[1e-4, 0.25, 1e-5]),
+        ]),
+        case(
+            "weights_quantized_in_the_model",
+            &[2, 3],
+            vec![
+                node(
+                    "QuantizeLinear",
+                    &["v", "s", "z"],
+                    "codes",
+                    &[int("axis", 1)],
+                ),
+                node(
+                    "DequantizeLinear",
+                    &["codes", "s", "z"],
+                    "floats",
+                    &[int("axis", 1)],
+                ),
+                node("MatMul", &["x", "floats"], "y", &[]),
+            ],
+        )
+        .constants([
+            weights("v", &[3, 2]),
+            floats("s", &[2], &[0.01, 0.005]),
+            codes_of("z", UINT8, &[2], &[128, 100]),
+        ]),
+        case(
+            "signed_activations",
+            &[2, 3],
+            vec![
+                node("QuantizeLinear", &["x", "s", "z"], "codes", &[]),
+                node("DequantizeLinear", &["codes", "s", "z"], "y", &[]),
+            ],
+        )
+        .constants([
+            floats("s", &[], &[0.011]),
+            codes_of("z", INT8, &[], &[0xf6]),
+        ]),
+        case(
+            "activations_without_zero_point",
+            &[2, 3],
+            vec![
+                node("QuantizeLinear", &["x", "s"], "codes", &[]),
+                node("DequantizeLinear", &["codes", "s"], "y", &[]),
+            ],
+        )
+        .constants([floats("s", &[], &[0.011])]),
+        // Five entries are no palette of whole bits.
+        case(
+            "small_table",
+            &[2, 3],
+            vec![
+                node("Cast", &["w"], "indices", &[int("to", i64::from(INT64))]),
+                node("Gather", &["table", "indices"], "float", &[]),
+                add(),
+            ],
+        )
+        .constants([
+            codes_of("w", UINT8, &[2, 3], &[4, 0, 1, 3, 2, 4]),
+            weights("table", &[5]),
+        ]),
+        case(
+            "bits_of_bytes",
+            &[2, 3],
+            vec![
+                node(
+                    "BitShift",
+                    &["w", "by"],
+                    "low",
+                    &[string("direction", "RIGHT")],
+                ),
+                node(
+                    "BitShift",
+                    &["w", "by"],
+                    "high",
+                    &[string("direction", "LEFT")],
+                ),
+                node("BitwiseOr", &["low", "high"], "either", &[]),
+                node("BitwiseAnd", &["either", "mask"], "part", &[]),
+                node("Cast", &["part"], "float", &[int("to", i64::from(FLOAT))]),
+                add(),
+            ],
+        )
+        .opset(18)
+        .constants([
+            codes_of("w", UINT8, &[2, 3], &some_bytes(6)),
+            codes_of("by", UINT8, &[3], &[1, 3, 7]),
+            codes_of("mask", UINT8, &[], &[0x5a]),
+        ]),
+    ]
+}
+
 #[test]
 fn operators_are_read_as_onnx_runtime_computes_them() {
-    let groups = [elementwise(), movement(), compute(), norms(), constants()];
+    let groups = [
+        elementwise(),
+        movement(),
+        compute(),
+        norms(),
+        constants(),
+        codes(),
+    ];
     let cases: Vec<Case> = groups.into_iter().flatten().collect();
     let dir = tempfile::tempdir().unwrap();
     let path = |case: &Case| {

@@ -57,7 +57,7 @@ pub struct UnetInput<'a> {
     pub batch: usize,
     /// Latents `[1, latent_channels, latent_height, latent_width]`, the same for the whole batch.
     pub latents: &'a [f32],
-    /// Embeddings `[batch, text_length, text_width]`.
+    /// What [`Engine::encode_text`] wrote for every prompt: `batch` times [`Engine::text_values`].
     pub text_embeddings: &'a [f32],
 }
 
@@ -70,8 +70,20 @@ pub trait Engine {
     /// The sizes that the networks take.
     fn geometry(&self) -> Geometry;
 
-    /// Text encoder: writes the embeddings `[1, text_length, text_width]` of `text_length` token ids (the last hidden
-    /// state, after the final norm).
+    /// Values that [`Engine::encode_text`] writes for a prompt: its embeddings, and behind them what else the UNet takes
+    /// of a prompt.
+    fn text_values(&self) -> usize {
+        self.geometry().embedding_values()
+    }
+
+    /// The timesteps that the UNet was made for, the first step first; `None` when it takes any. Runs with others are
+    /// refused.
+    fn timesteps(&self) -> Option<&[usize]> {
+        None
+    }
+
+    /// Text encoder: writes [`Engine::text_values`] values for `text_length` token ids. They begin with the embeddings
+    /// `[1, text_length, text_width]` (the last hidden state, after the final norm).
     ///
     /// # Errors
     /// When the network cannot run.
@@ -98,6 +110,14 @@ impl<T: Engine + ?Sized> Engine for Box<T> {
 
     fn geometry(&self) -> Geometry {
         (**self).geometry()
+    }
+
+    fn text_values(&self) -> usize {
+        (**self).text_values()
+    }
+
+    fn timesteps(&self) -> Option<&[usize]> {
+        (**self).timesteps()
     }
 
     fn encode_text(

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use crate::engine::{Engine, UnetInput};
+use crate::engine::{Engine, Geometry, UnetInput};
 use crate::guidance::{guide, is_guided};
 use crate::image::{Image, ImageError};
 use crate::noise::standard_normal;
@@ -122,6 +122,31 @@ pub enum PipelineError<E: Error + 'static> {
     /// The scheduler has no such run.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// The UNet was made for a run of other timesteps.
+    #[error(
+        "the model was converted for {} steps, at timesteps {converted:?}, and this run takes {} steps, at {asked:?}; convert again with --steps {} or with --interface plain",
+        converted.len(), asked.len(), asked.len()
+    )]
+    Steps {
+        /// The timesteps that the UNet was made for.
+        converted: Vec<usize>,
+        /// Those of the run.
+        asked: Vec<usize>,
+    },
+    /// What is to stand for a prompt has not the sizes of the engine.
+    #[error(
+        "a prompt of {ids} tokens with {values} values does not fit the engine, which takes {expected_ids} and {expected_values}; convert the checkpoint again"
+    )]
+    KnownPrompt {
+        /// Token ids given.
+        ids: usize,
+        /// Values given.
+        values: usize,
+        /// Token ids of a prompt.
+        expected_ids: usize,
+        /// Values of a prompt.
+        expected_values: usize,
+    },
     /// The engine could not run a network.
     #[error("{stage}: the engine failed")]
     Engine {
@@ -193,6 +218,14 @@ pub struct Pipeline<E> {
     tokenizer: Tokenizer,
     scheduler: SchedulerConfig,
     scaling_factor: f32,
+    known: Vec<KnownPrompt>,
+}
+
+/// A prompt whose encoding is known.
+#[derive(Clone, Debug)]
+struct KnownPrompt {
+    input_ids: Vec<u32>,
+    values: Vec<f32>,
 }
 
 impl<E: Engine> Pipeline<E> {
@@ -222,7 +255,32 @@ impl<E: Engine> Pipeline<E> {
             tokenizer,
             scheduler,
             scaling_factor,
+            known: Vec::new(),
         })
+    }
+
+    /// Takes what [`Engine::encode_text`] gives for these token ids as known, so that no run asks for it: an artifact may
+    /// have it for the empty negative prompt.
+    ///
+    /// # Errors
+    /// When there are more or fewer ids or values than the engine has for a prompt.
+    pub fn remember(
+        &mut self,
+        input_ids: Vec<u32>,
+        values: Vec<f32>,
+    ) -> Result<(), PipelineError<E::Error>> {
+        let expected_ids = self.engine.geometry().text_length;
+        let expected_values = self.engine.text_values();
+        if (input_ids.len(), values.len()) != (expected_ids, expected_values) {
+            return Err(PipelineError::KnownPrompt {
+                ids: input_ids.len(),
+                values: values.len(),
+                expected_ids,
+                expected_values,
+            });
+        }
+        self.known.push(KnownPrompt { input_ids, values });
+        Ok(())
     }
 
     /// The engine.
@@ -249,6 +307,7 @@ impl<E: Engine> Pipeline<E> {
             return Err(PipelineError::Guidance { guidance });
         }
         let schedule = schedule(&self.scheduler, request.steps)?;
+        self.check_steps(&schedule)?;
         let init_latents = self.init_latents(&request.init_latents)?;
         let prompts = self.encode(request)?;
 
@@ -264,7 +323,7 @@ impl<E: Engine> Pipeline<E> {
                 timestep: constants.timestep,
                 batch,
                 latents: &before,
-                text_embeddings: &prompts.embeddings,
+                text_embeddings: &prompts.values,
             };
             let stage = Stage::Unet { step };
             let ran = self.engine.denoise(input, &mut predictions);
@@ -294,12 +353,27 @@ impl<E: Engine> Pipeline<E> {
 
         let (decoded, image) = decode(&mut self.engine, &latents, self.scaling_factor)?;
         Ok(Generation {
+            text_embeddings: prompts.embeddings(self.engine.geometry()),
             input_ids: prompts.input_ids,
-            text_embeddings: prompts.embeddings,
             init_latents,
             latents,
             decoded,
             image,
+        })
+    }
+
+    /// Refuses a schedule that the UNet was not made for.
+    fn check_steps(&self, schedule: &[Step]) -> Result<(), PipelineError<E::Error>> {
+        let Some(converted) = self.engine.timesteps() else {
+            return Ok(());
+        };
+        let asked = schedule.iter().map(|step| step.timestep);
+        if asked.clone().eq(converted.iter().copied()) {
+            return Ok(());
+        }
+        Err(PipelineError::Steps {
+            converted: converted.to_vec(),
+            asked: asked.collect(),
         })
     }
 
@@ -327,21 +401,26 @@ impl<E: Engine> Pipeline<E> {
         } else {
             &both[1..]
         };
-        let values = self.engine.geometry().embedding_values();
+        let size = self.engine.text_values();
         let mut input_ids = Vec::new();
-        let mut embeddings = vec![0.0; prompts.len() * values];
+        let mut values = vec![0.0; prompts.len() * size];
         let stage = Stage::TextEncoder;
-        for (index, prompt) in prompts.iter().enumerate() {
+        for (prompt, values) in prompts.iter().zip(values.chunks_exact_mut(size)) {
             let ids = self.tokenizer.encode(prompt);
-            let embedding = &mut embeddings[index * values..][..values];
-            let ran = self.engine.encode_text(&ids, embedding);
-            ran.map_err(|source| PipelineError::Engine { stage, source })?;
+            match self.known.iter().find(|known| known.input_ids == ids) {
+                Some(known) => values.copy_from_slice(&known.values),
+                None => {
+                    let ran = self.engine.encode_text(&ids, values);
+                    ran.map_err(|source| PipelineError::Engine { stage, source })?;
+                }
+            }
             input_ids.extend(ids);
         }
-        check_finite(stage, &embeddings)?;
+        check_finite(stage, &values)?;
         Ok(EncodedPrompts {
             input_ids,
-            embeddings,
+            values,
+            size,
         })
     }
 }
@@ -349,7 +428,18 @@ impl<E: Engine> Pipeline<E> {
 /// The prompts of a run, the negative one first, as ids and as the text encoder's output.
 struct EncodedPrompts {
     input_ids: Vec<u32>,
-    embeddings: Vec<f32>,
+    /// `size` values per prompt, which begin with its embeddings.
+    values: Vec<f32>,
+    size: usize,
+}
+
+impl EncodedPrompts {
+    /// The embeddings alone.
+    fn embeddings(&self, geometry: Geometry) -> Vec<f32> {
+        let prompts = self.values.chunks_exact(self.size);
+        let embeddings = prompts.map(|values| &values[..geometry.embedding_values()]);
+        embeddings.flatten().copied().collect()
+    }
 }
 
 /// Decoder output and picture of latents that are not scaled yet.

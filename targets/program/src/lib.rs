@@ -27,5 +27,5 @@ pub use infer::InferError;
 pub use op::{Activation, Binary, Op, Rounding, Unary};
 pub use plan::{Plan, PlanError, plan};
 pub use program::Program;
-pub use sections::{ScheduleData, TokenizerData};
+pub use sections::{KNOWN_PROMPT, ScheduleData, TokenizerData};
 pub use types::{Codebook, Codes, Dim, Element, MAX_RANK, Storage, Type, Weight};

@@ -10,6 +10,10 @@ use crate::decode::{DecodeError, Reader};
 use crate::encode::put_f32;
 use crate::program::VERSION;
 
+/// Names of the tensors of the text encoder's stage that keep a prompt whose encoding is known: token ids i32 `[tokens]`, and
+/// f32 `[values]`, what the text encoder gives for them. They are no weights of a program.
+pub const KNOWN_PROMPT: [&str; 2] = ["known_prompt:input_ids", "known_prompt:values"];
+
 /// Tokens of a sequence; CLIP has 77.
 const MAX_LENGTH: usize = 65_536;
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod codegen;
+mod effects;
 mod environment;
 mod fuzz;
 mod process;
@@ -51,6 +52,14 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Measure what every pass does for every target and write docs/pass-effects.md
+    Effects {
+        /// Cases whose names hold one of these words; all unless given
+        only: Vec<String>,
+        /// On the full-size checkpoint under .cache instead of the fixture
+        #[arg(long)]
+        full: bool,
+    },
     /// All that has to pass before a change goes in
     Ci,
 }
@@ -61,6 +70,7 @@ fn main() -> ExitCode {
         Command::Test { all } => steps::test(&workspace_root(), all),
         Command::Fuzz { targets, runs } => fuzz::fuzz(&workspace_root(), &targets, runs),
         Command::Codegen { check } => codegen::run(&workspace_root(), check),
+        Command::Effects { only, full } => effects::measure(&workspace_root(), full, &only),
         Command::Ci => steps::ci(&workspace_root()),
     };
     match result {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Deserialize;
-use snapc_target::{AttentionForm, Interface, Precision};
+use snapc_target::{AttentionForm, Interface, Precision, WeightForm};
 
 use super::{CheckpointArgs, Prediction, Size};
 
@@ -13,6 +13,7 @@ Examples:
   snapc convert stable-diffusion-v1-5 --target coreml -o out/coreml
   snapc convert model.safetensors --target onnx --precision f32 -o out/onnx
   snapc convert stable-diffusion-v1-5 --target coreml --dry-run
+  snapc convert stable-diffusion-v1-5 --target native --plan snapfusion --prune-vae 0.5 --weights palette6 -o out/snap
 
 Settings file (--config): the long flags of this command as keys, for example
   target = \"coreml\"
@@ -38,6 +39,12 @@ pub struct ConvertArgs {
     /// Print the graphs after this pass, in the IR's text form, on stderr
     #[arg(long, value_name = "PASS")]
     pub print_after: Option<String>,
+    /// Tell what every pass did, what it skipped and why, and its effect on parameters, MACs, bytes and peak
+    #[arg(long)]
+    pub explain: bool,
+    /// Print the passes that the flags ask for, in order, and do nothing else
+    #[arg(long)]
+    pub list_passes: bool,
     /// Add the time of each pass to the report
     #[arg(long)]
     pub time_passes: bool,
@@ -80,7 +87,32 @@ pub struct ConvertFlags {
     #[arg(long, value_parser = choice::<AttentionForm>(AttentionForm::ALL, AttentionForm::name))]
     #[serde(deserialize_with = "word")]
     pub attention: Option<AttentionForm>,
-    /// Passes to run instead of the default ones, e.g. `fold-constants,cast-precision{to=f16}`
+    /// How the weights of convolutions and linear layers are stored [default: as --precision]
+    #[arg(long, value_parser = choice::<WeightForm>(WeightForm::ALL, WeightForm::name))]
+    #[serde(deserialize_with = "word")]
+    pub weights: Option<WeightForm>,
+    /// With --weights mixed: the size of the UNet's weights, as `600MB`, or the least quality of its output, as `40dB`
+    #[arg(long, value_name = "SIZE|PSNR")]
+    pub weight_budget: Option<String>,
+    /// Remove and repeat blocks: `snapfusion`, or a JSON file with `remove` and `duplicate`, lists of diffusers block names
+    #[arg(long, value_name = "PLAN")]
+    pub plan: Option<String>,
+    /// Share of the channels of the VAE decoder to remove, e.g. 0.5
+    #[arg(long, value_name = "RATIO")]
+    pub prune_vae: Option<f64>,
+    /// Reference file whose inputs the graphs are run on to measure activations (see `snapc reference`)
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Write the checkpoint with blocks and channels removed as a diffusers folder, to be trained and converted again
+    #[arg(long, value_name = "DIR")]
+    pub export_checkpoint: Option<PathBuf>,
+    /// Optimization level: 0 none, 1 clean-up, 2 fusions for the target [default: 2]
+    #[arg(short = 'O', long = "optimize", value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub optimize: Option<u8>,
+    /// Write the UNet as two packages, for phones that do not load it as one (Core ML only)
+    #[arg(long)]
+    pub chunk_unet: bool,
+    /// Passes to run instead of those that the other flags ask for, e.g. `O1,cast-precision{to=f16}`
     #[arg(long, value_name = "LIST")]
     pub passes: Option<String>,
     /// JSON file with the configurations (unet, vae, text_encoder, scheduler) of a single-file checkpoint
@@ -110,6 +142,14 @@ impl ConvertFlags {
             interface: self.interface.or(other.interface),
             min_ios: self.min_ios.or(other.min_ios),
             attention: self.attention.or(other.attention),
+            weights: self.weights.or(other.weights),
+            weight_budget: self.weight_budget.or(other.weight_budget),
+            plan: self.plan.or(other.plan),
+            prune_vae: self.prune_vae.or(other.prune_vae),
+            calibration: self.calibration.or(other.calibration),
+            export_checkpoint: self.export_checkpoint.or(other.export_checkpoint),
+            optimize: self.optimize.or(other.optimize),
+            chunk_unet: self.chunk_unet || other.chunk_unet,
             passes: self.passes.or(other.passes),
             component_config: self.component_config.or(other.component_config),
             prediction_type: self.prediction_type.or(other.prediction_type),

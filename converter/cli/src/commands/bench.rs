@@ -86,7 +86,7 @@ impl Inputs {
         let first = artifact.manifest.timesteps.first().copied();
         Ok(Inputs {
             ids: vec![0; geometry.text_length],
-            embeddings: standard_normal(1, UNET_BATCH * geometry.embedding_values()),
+            embeddings: standard_normal(1, UNET_BATCH * engine.text_values()),
             latents: standard_normal(0, geometry.latent_values()),
             timestep: first.ok_or_else(|| artifact.invalid("the manifest has no timesteps"))?,
         })
@@ -97,7 +97,8 @@ impl Inputs {
         let geometry = engine.geometry();
         match network {
             NetworkKind::TextEncoder => {
-                engine.encode_text(&self.ids, &mut vec![0.0; geometry.embedding_values()])
+                let mut values = vec![0.0; engine.text_values()];
+                engine.encode_text(&self.ids, &mut values)
             }
             NetworkKind::Unet => {
                 let input = UnetInput {

@@ -1,17 +1,21 @@
 //! `snapc convert`: checkpoint to artifact.
 
+mod recipe;
 mod report;
 mod settings;
 
 use std::path::{Path, PathBuf};
 
 use snapc_ir::Program;
-use snapc_target::manifest::{FILE_NAME, Manifest};
+use snapc_passes::Pipeline;
+use snapc_target::manifest::{FILE_NAME, Manifest, PassEffect};
 use snapc_target::{EmitOptions, Progress, VerifiedProgram, schedule};
 
 use crate::args::ConvertArgs;
+use crate::calibration;
 use crate::commands::passes;
 use crate::depfile;
+use crate::effects;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -20,7 +24,7 @@ use crate::progress::Bar;
 use crate::stages::{self, Clock, PassOptions};
 use crate::staging::{Staging, check_output};
 
-use report::{GraphReport, Report};
+use report::{GraphReport, PassesShown, Report};
 use settings::Settings;
 
 /// Converts a checkpoint and reports what was made.
@@ -32,10 +36,11 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
     if let Some(name) = &args.print_after {
         passes::find(name)?;
     }
-    if let (Some(dir), false) = (&settings.output, args.dry_run) {
+    if let (Some(dir), false) = (&settings.output, args.dry_run || args.list_passes) {
         check_output(dir, settings.force)?;
     }
-    let pipeline = stages::pipeline(settings.passes.as_deref(), settings.emit.precision)?;
+    // What can be wrong with the passes shows before anything is read.
+    settings.recipe.pipeline(&[])?;
     let interrupt = Interrupt::install();
     let mut clock = Clock::default();
 
@@ -45,23 +50,51 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
     for note in checkpoint.notes() {
         output.note(&format!("note: {note}"));
     }
-    output.detail(&format!("passes: {pipeline}"));
     refuse_to_overwrite(settings.output.as_deref(), &args.checkpoint)?;
     let program = clock.time("import", || checkpoint.import())?;
     interrupt.check()?;
-    schedule::timesteps(&program.pipeline.scheduler, settings.emit.steps)
+    let timesteps = schedule::timesteps(&program.pipeline.scheduler, settings.emit.steps)
         .map_err(|e| Failure::new(Exit::Usage, e).help("--steps sets the number of steps"))?;
+    let pipeline = settings.recipe.pipeline(&timesteps)?;
+    output.detail(&format!("passes: {pipeline}"));
+    if args.list_passes {
+        return report::list(&pipeline, output);
+    }
+    let calibration = settings.calibration.as_deref();
+    let calibration = calibration
+        .map(|path| calibration::read(path, &program))
+        .transpose()?;
 
     let mut graphs = GraphReport::imported(&program);
     let options = PassOptions {
         print_after: args.print_after.as_deref(),
         limit: args.pass_limit,
+        calibration: calibration.as_ref(),
     };
     let print = |text: &str| output.dump(text);
-    let optimized = clock.time("passes", || {
-        stages::optimize(program, &pipeline, options, &interrupt, &print)
-    });
-    let (program, pass_reports) = optimized?;
+    let run = |program, pipeline: &Pipeline, options| {
+        stages::optimize(program, pipeline, options, &interrupt, &print)
+    };
+    let recipe = &settings.recipe;
+    let structural = clock.time("passes", || run(program, &recipe.structural()?, options));
+    let (mut program, mut pass_reports) = structural?;
+    snapc_import::describe(&mut program, &recipe.changed())?;
+    if let (Some(dir), false) = (&settings.export, args.dry_run) {
+        clock.time("export", || {
+            snapc_import::export(&program, &args.checkpoint, &recipe.changed(), dir)
+        })?;
+    }
+    let options = PassOptions {
+        limit: options.limit.map(|n| n.saturating_sub(pass_reports.len())),
+        ..options
+    };
+    let lowering = recipe.lowering(&timesteps)?;
+    let (program, reports) = clock.time("passes", || run(program, &lowering, options))?;
+    let before = pass_reports.len();
+    pass_reports.extend(reports.into_iter().map(|mut report| {
+        report.run += before;
+        report
+    }));
     GraphReport::add_optimized(&mut graphs, &program);
     let emit = settings.emit_for(&program, args.pass_limit.is_some())?;
     let program = clock.time("legalize", || {
@@ -77,7 +110,11 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
         dry_run: args.dry_run,
         output: settings.output.clone(),
         graphs,
-        pass_reports: args.time_passes.then_some(pass_reports),
+        passes_shown: PassesShown {
+            times: args.time_passes,
+            explain: args.explain,
+        },
+        pass_reports,
         stages: Vec::new(),
         files: 0,
         bytes: settings.target.artifact_bytes(&program, &emit),
@@ -88,6 +125,7 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
             settings: &settings,
             emit: &emit,
             passes: &report.passes,
+            effects: effects::of(&report.pass_reports),
             inputs: inputs(args, &settings)?,
         };
         let (staging, manifest) = clock.time("emit", || job.emit(&program, &bar))?;
@@ -109,6 +147,7 @@ struct Job<'a> {
     settings: &'a Settings,
     emit: &'a EmitOptions,
     passes: &'a str,
+    effects: Vec<PassEffect>,
     inputs: Vec<PathBuf>,
 }
 
@@ -124,7 +163,7 @@ impl Job<'_> {
         let staging = Staging::new(self.settings.required_output()?, self.settings.force)?;
         let emitted = target.emit(&verified, self.emit, staging.folder(), progress)?;
         let version = env!("CARGO_PKG_VERSION");
-        let manifest = Manifest::new(
+        let mut manifest = Manifest::new(
             version,
             target.name(),
             self.passes,
@@ -132,6 +171,7 @@ impl Job<'_> {
             &program.pipeline,
             &emitted,
         )?;
+        manifest.effects.clone_from(&self.effects);
         manifest.write(staging.folder())?;
         Ok((staging, manifest))
     }
@@ -168,6 +208,7 @@ fn inputs(args: &ConvertArgs, settings: &Settings) -> Result<Vec<PathBuf>, Failu
     let checkpoint = &args.checkpoint;
     let mut files = depfile::files_of(checkpoint).map_err(|e| Failure::read(checkpoint, e))?;
     files.extend(args.config.clone());
+    files.extend(settings.calibration.clone());
     files.extend(settings.checkpoint.component_config.clone());
     Ok(files)
 }

@@ -7,9 +7,11 @@ mod html;
 use serde_json::{Value, json};
 use snapc_ir::cost::{Cost, block_costs, graph_cost};
 use snapc_ir::{Graph, Program, text};
-use snapc_target::{EmitOptions, manifest};
+use snapc_target::EmitOptions;
+use snapc_target::manifest::{self, PassEffect};
 
 use crate::args::{Format, InspectArgs, Stage};
+use crate::effects;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -40,7 +42,11 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
         }
         return artifact::run(args, output);
     }
-    let program = program_at(args, output)?;
+    if args.passes.is_some() && args.stage == Stage::Imported {
+        return Err(Failure::usage("--passes has no effect on what is imported")
+            .help("add --stage optimized"));
+    }
+    let (program, effects) = program_at(args, output)?;
     let graphs = select(&program, args.graph.as_deref())?;
     if let Some(path) = &args.html {
         let page = html::page(&checkpoint_name(args), &graphs, usize::from(args.depth));
@@ -51,15 +57,23 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
         Format::Dot => output.text(&graphs.iter().map(|g| dot::render(g)).collect::<String>())?,
         Format::Table | Format::Json => {
             let depth = usize::from(args.depth);
-            output.result(&document(&graphs, args.stage, depth), || {
-                tables(&graphs, depth)
+            let mut document = document(&graphs, args.stage, depth);
+            document["effects"] = json!(effects);
+            output.result(&document, || {
+                let mut text = tables(&graphs, depth);
+                if !effects.is_empty() {
+                    text.push('\n');
+                    text.push_str(&effects::table(&effects));
+                }
+                text
             })?;
         }
     }
     Ok(Exit::Done)
 }
 
-fn program_at(args: &InspectArgs, output: &Output) -> Result<Program, Failure> {
+/// The program at the stage asked for, and what the passes on the way changed.
+fn program_at(args: &InspectArgs, output: &Output) -> Result<(Program, Vec<PassEffect>), Failure> {
     let interrupt = Interrupt::install();
     let checkpoint = stages::open(&args.path, &args.checkpoint)?;
     for note in checkpoint.notes() {
@@ -68,21 +82,26 @@ fn program_at(args: &InspectArgs, output: &Output) -> Result<Program, Failure> {
     let program = checkpoint.import()?;
     interrupt.check()?;
     if args.stage == Stage::Imported {
-        return Ok(program);
+        return Ok((program, Vec::new()));
     }
     let options = EmitOptions::default();
-    let pipeline = stages::pipeline(None, options.precision)?;
-    let (program, _) = stages::optimize(
+    let pipeline = match &args.passes {
+        Some(list) => list.parse()?,
+        None => stages::pipeline(options.precision)?,
+    };
+    let (program, reports) = stages::optimize(
         program,
         &pipeline,
         PassOptions::default(),
         &interrupt,
         &|_| (),
     )?;
+    let effects = effects::of(&reports);
     if args.stage == Stage::Optimized {
-        return Ok(program);
+        return Ok((program, effects));
     }
-    stages::legalized(program, targets::find(&args.target)?, &options)
+    let program = stages::legalized(program, targets::find(&args.target)?, &options)?;
+    Ok((program, effects))
 }
 
 /// The last part of the checkpoint's path.

@@ -80,7 +80,7 @@ fn pipeline(program: Program) -> Result<Pipeline<AnyEngine>, Failure> {
     let pad = tokenizer::pad_token_id(&pipeline.files)
         .ok_or_else(|| missing("tokenizer/vocab.json with the padding token"))?;
     let tokenizer = Tokenizer::new(merges, pad, pipeline.tokens)?;
-    let engine = engines::engine(engines::evaluator(graphs))?;
+    let engine = engines::engine(engines::evaluator(graphs), &[])?;
     let scale = pipeline.latent.scaling_factor as f32;
     let scheduler = schedule::config(&pipeline.scheduler);
     Ok(Pipeline::new(engine, tokenizer, scheduler, scale)?)

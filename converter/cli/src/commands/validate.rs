@@ -1,7 +1,9 @@
 //! `snapc validate`: what an artifact computes, against a reference file.
 //!
 //! Each graph is run on the inputs that the reference holds for it, so that a graph answers for itself alone; then the
-//! whole run from the reference's initial latents, whose final latents carry the bar.
+//! whole run from the reference's initial latents, whose final latents carry the bar. A UNet that takes projections of the
+//! text in place of the embeddings gets those of the artifact's own text encoder for the reference's token ids: no reference
+//! holds them, and they are of the text encoder's graph, which answers for its embeddings before.
 
 mod comparison;
 mod nodes;
@@ -9,7 +11,7 @@ mod per_node;
 
 use serde_json::json;
 use snapc_pipeline::{
-    Engine, InitLatents, Pipeline, Request, Stage, UnetInput, is_guided, timesteps,
+    Engine, InitLatents, Pipeline, PipelineError, Request, Stage, UnetInput, is_guided, timesteps,
 };
 
 use crate::accuracy::Accuracy;
@@ -36,9 +38,14 @@ pub fn run(args: &ValidateArgs, output: &Output) -> Result<Exit, Failure> {
     let interrupt = Interrupt::install();
     let reference = reference_file::read(&args.reference)?;
     let artifact = Artifact::open(&args.artifact)?;
-    let bars = Bars::of(&artifact.manifest.precision, args.min_psnr)?;
+    let bars = Bars::of(
+        &artifact.manifest.precision,
+        artifact.manifest.weights.as_deref(),
+        args.min_psnr,
+    )?;
     check_schedule(&artifact, &reference)?;
     let mut pipeline = artifact.pipeline(args.engine, reference.batch)?;
+    check_timesteps(pipeline.engine(), &reference)?;
     check_geometry(&artifact, &pipeline, &reference)?;
 
     let mut replay = Replay {
@@ -80,6 +87,7 @@ pub fn run(args: &ValidateArgs, output: &Output) -> Result<Exit, Failure> {
         "command": "validate",
         "target": artifact.manifest.target,
         "precision": artifact.manifest.precision,
+        "weights": artifact.manifest.weights,
         "engine": args.engine.engine.name(),
         "made_by": reference.settings.made_by,
         "ok": departure.is_none(),
@@ -124,6 +132,21 @@ fn check_schedule(artifact: &Artifact, reference: &Reference) -> Result<(), Fail
     Ok(())
 }
 
+/// Refuses a reference with other steps than the UNet has a table of.
+fn check_timesteps(engine: &AnyEngine, reference: &Reference) -> Result<(), Failure> {
+    let asked = &reference.settings.timesteps;
+    match engine.timesteps() {
+        Some(converted) if converted != asked.as_slice() => {
+            let error = PipelineError::<EngineError>::Steps {
+                converted: converted.to_vec(),
+                asked: asked.clone(),
+            };
+            Err(error.into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a reference of other sizes.
 fn check_geometry(
     artifact: &Artifact,
@@ -158,9 +181,13 @@ impl Replay<'_> {
         let mut stages = vec![Stage::TextEncoder];
         stages.extend((0..reference.steps.len()).map(|step| Stage::Unet { step }));
         stages.push(Stage::VaeDecoder);
+        let mut texts = Vec::new();
         for stage in stages {
             self.interrupt.check()?;
-            let found = call(engine, reference, self.scaling_factor, stage)
+            if texts.is_empty() && matches!(stage, Stage::Unet { .. }) {
+                texts = texts_for_unet(engine, reference)?;
+            }
+            let found = call(engine, reference, &texts, self.scaling_factor, stage)
                 .map_err(|e| failed(stage, e))?;
             rows.push(Row {
                 subject: Subject::Call(stage),
@@ -220,10 +247,31 @@ impl Replay<'_> {
     }
 }
 
-/// What a graph gives for the inputs that the reference holds for it, in the form of [`expected`].
+/// What a UNet takes of the reference's prompts: the recorded embeddings, or where it takes more than those, what the text
+/// encoder gives for the recorded token ids.
+///
+/// # Errors
+/// When the text encoder cannot run.
+fn texts_for_unet(engine: &mut AnyEngine, reference: &Reference) -> Result<Vec<f32>, Failure> {
+    let (geometry, size) = (engine.geometry(), engine.text_values());
+    if size == geometry.embedding_values() {
+        return Ok(reference.text_embeddings.clone());
+    }
+    let mut texts = vec![0.0; reference.batch * size];
+    let ids = reference.input_ids.chunks_exact(geometry.text_length);
+    for (ids, values) in ids.zip(texts.chunks_exact_mut(size)) {
+        let ran = engine.encode_text(ids, values);
+        ran.map_err(|e| failed(Stage::TextEncoder, e))?;
+    }
+    Ok(texts)
+}
+
+/// What a graph gives for the inputs that the reference holds for it, in the form of [`expected`]. `texts` are those of
+/// [`texts_for_unet`].
 fn call<E: Engine>(
     engine: &mut E,
     reference: &Reference,
+    texts: &[f32],
     scaling_factor: f32,
     stage: Stage,
 ) -> Result<Vec<f32>, E::Error> {
@@ -236,7 +284,7 @@ fn call<E: Engine>(
                 timestep: reference.settings.timesteps[step],
                 batch: reference.batch,
                 latents: reference.latents_before(step),
-                text_embeddings: &reference.text_embeddings,
+                text_embeddings: texts,
             };
             engine.denoise(input, &mut found)?;
         }
@@ -249,8 +297,10 @@ fn call<E: Engine>(
         _ => {
             let ids = reference.input_ids.chunks_exact(geometry.text_length);
             let rows = found.chunks_exact_mut(geometry.embedding_values());
+            let mut values = vec![0.0; engine.text_values()];
             for (ids, row) in ids.zip(rows) {
-                engine.encode_text(ids, row)?;
+                engine.encode_text(ids, &mut values)?;
+                row.copy_from_slice(&values[..row.len()]);
             }
         }
     }

@@ -54,13 +54,16 @@ impl<N: Network> Network for Erased<N> {
     }
 }
 
-/// The engine of three networks.
+/// The engine of three networks. `timesteps` are those that an artifact was made for; a checkpoint's graphs take any.
 ///
 /// # Errors
 /// When they do not make a pipeline.
-pub fn engine<N: Network + 'static>(networks: [N; 3]) -> Result<AnyEngine, Failure> {
+pub fn engine<N: Network + 'static>(
+    networks: [N; 3],
+    timesteps: &[usize],
+) -> Result<AnyEngine, Failure> {
     let [text_encoder, unet, vae_decoder] = networks.map(|n| -> AnyNetwork { Box::new(Erased(n)) });
-    NetworkEngine::new(text_encoder, unet, vae_decoder)
+    NetworkEngine::with_timesteps(text_encoder, unet, vae_decoder, timesteps)
         .map_err(|e: InterfaceError| Failure::new(Exit::InvalidInput, e))
 }
 
@@ -70,16 +73,18 @@ pub fn engine<N: Network + 'static>(networks: [N; 3]) -> Result<AnyEngine, Failu
 /// # Errors
 /// When the engine does not run this kind of artifact, or a file of the artifact is missing or malformed.
 pub fn open(artifact: &Artifact, args: EngineArgs, batch: usize) -> Result<AnyEngine, Failure> {
+    let timesteps = &artifact.manifest.timesteps;
     match args.engine {
-        EngineKind::Snap => engine(snap::networks(artifact, args.threads, batch)?),
-        EngineKind::Ort => engine(ort::networks(artifact, args.threads)?),
+        EngineKind::Snap => engine(snap::networks(artifact, args.threads, batch)?, timesteps),
+        EngineKind::Ort => engine(ort::networks(artifact, args.threads)?, timesteps),
         EngineKind::Evaluator => {
             if let Some(threads) = args.threads {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
                 let built = pool.build_global();
                 built.map_err(|e| Failure::new(Exit::Internal, e))?;
             }
-            engine(read_back::graphs(artifact, batch)?.map(EvaluatorNetwork::new))
+            let graphs = read_back::graphs(artifact, batch)?;
+            engine(graphs.map(EvaluatorNetwork::new), timesteps)
         }
     }
 }

@@ -3,14 +3,17 @@
 use std::path::{Component, Path, PathBuf};
 
 use snapc_ir::Graph;
+use snapc_passes::recognize;
 use snapc_pipeline::NetworkKind;
+use snapc_target::{chunk_names, join};
 
 use crate::artifact::Artifact;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::targets;
 
-/// The graphs `text_encoder`, `unet` and `vae_decoder` of an artifact, read back by its target. `batch` is the size that
+/// The graphs `text_encoder`, `unet` and `vae_decoder` of an artifact, read back by its target: chunks joined, composites found
+/// again. `batch` is the size that
 /// an open batch of the UNet gets; the others run one row at a time.
 ///
 /// # Errors
@@ -31,11 +34,21 @@ fn graph(artifact: &Artifact, kind: NetworkKind, batch: usize) -> Result<Graph, 
             "the manifest names the target '{name}', which this snapc does not have"
         ))
     })?;
-    let file = file(artifact, kind)?;
-    target.read(&file, batch)?.ok_or_else(|| {
-        let error = anyhow::anyhow!("the files of {name} artifacts hold no graph to evaluate");
-        Failure::new(Exit::Usage, error).help("use --engine snap")
-    })
+    let read = |graph: &str| -> Result<Graph, Failure> {
+        let read = target.read(&file_of(artifact, graph)?, batch)?;
+        let read = read.ok_or_else(|| {
+            let error = anyhow::anyhow!("the files of {name} artifacts hold no graph to evaluate");
+            Failure::new(Exit::Usage, error).help("use --engine snap")
+        })?;
+        Ok(recognize(&read)?)
+    };
+    let [first, second] = chunk_names(kind.name());
+    let is_chunked = artifact.manifest.graphs.iter().any(|g| g.name == first);
+    if !is_chunked {
+        return read(kind.name());
+    }
+    let joined = join(&read(&first)?, &read(&second)?, kind.name());
+    joined.map_err(|error| Failure::new(Exit::InvalidInput, error))
 }
 
 /// The file of a graph, which lies in the artifact whatever the manifest says.
@@ -43,15 +56,19 @@ fn graph(artifact: &Artifact, kind: NetworkKind, batch: usize) -> Result<Graph, 
 /// # Errors
 /// When the manifest names none, or one elsewhere.
 pub fn file(artifact: &Artifact, kind: NetworkKind) -> Result<PathBuf, Failure> {
+    file_of(artifact, kind.name())
+}
+
+fn file_of(artifact: &Artifact, name: &str) -> Result<PathBuf, Failure> {
     let mut graphs = artifact.manifest.graphs.iter();
     let graph = graphs
-        .find(|graph| graph.name == kind.name())
-        .ok_or_else(|| artifact.invalid(&format!("the manifest lists no graph '{kind}'")))?;
+        .find(|graph| graph.name == name)
+        .ok_or_else(|| artifact.invalid(&format!("the manifest lists no graph '{name}'")))?;
     let path = Path::new(&graph.file);
     if !path.components().all(|c| matches!(c, Component::Normal(_))) {
         let file = &graph.file;
         return Err(artifact.invalid(&format!(
-            "the path '{file}' of graph '{kind}' leads out of it"
+            "the path '{file}' of graph '{name}' leads out of it"
         )));
     }
     Ok(artifact.folder.join(path))

@@ -8,6 +8,7 @@ use snapc_ir::{Graph, Verified};
 use snapc_native::{Activations, Companions, compile};
 use snapc_pipeline::{NetworkKind, Tokenizer};
 use snapc_runtime::{Options, Runtime, RuntimeError, RuntimeNetwork};
+use snapc_target::known_prompt::KnownPrompt;
 use snapc_target::{Silent, TargetError};
 
 use super::read_back;
@@ -34,6 +35,17 @@ pub fn tokenizer(artifact: &Artifact) -> Result<Tokenizer, Failure> {
     let file = read_back::file(artifact, NetworkKind::TextEncoder)?;
     let runtime = Runtime::open(&file, &Options::with_threads(1)).map_err(failure)?;
     runtime.tokenizer().map_err(failure)
+}
+
+/// The prompt whose encoding the file of a native artifact keeps.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn known_prompt(artifact: &Artifact) -> Result<Option<KnownPrompt>, Failure> {
+    let file = read_back::file(artifact, NetworkKind::TextEncoder)?;
+    let runtime = Runtime::open(&file, &Options::with_threads(1)).map_err(failure)?;
+    let known = runtime.known_prompt();
+    Ok(known.map(|(input_ids, values)| KnownPrompt { input_ids, values }))
 }
 
 /// The networks of an artifact. What is not native is read back and compiled for the runtime, in a temporary folder, with

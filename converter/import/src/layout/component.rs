@@ -11,7 +11,7 @@ use crate::weight_file::WeightFile;
 
 /// A network of the pipeline, as the diffusers layout stores it.
 #[derive(Clone, Copy)]
-pub(super) enum Component {
+pub(crate) enum Component {
     TextEncoder,
     Unet,
     Vae,
@@ -19,7 +19,7 @@ pub(super) enum Component {
 
 impl Component {
     /// The component's folder.
-    pub(super) fn folder(self) -> &'static str {
+    pub(crate) fn folder(self) -> &'static str {
         match self {
             Component::TextEncoder => "text_encoder",
             Component::Unet => "unet",
@@ -28,7 +28,7 @@ impl Component {
     }
 
     /// File name of the weights without its endings.
-    fn stem(self) -> &'static str {
+    pub(crate) fn stem(self) -> &'static str {
         match self {
             Component::TextEncoder => "model",
             Component::Unet | Component::Vae => "diffusion_pytorch_model",

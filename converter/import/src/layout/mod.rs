@@ -8,8 +8,10 @@ mod single_file_config;
 
 use snapc_ir::LazyTensor;
 
+pub(crate) use component::Component;
 pub(crate) use folder::open_folder;
 pub(crate) use single_file::open_single_file;
+pub(crate) use single_file_config::to_json;
 
 use crate::config::{TextEncoderConfig, UnetConfig, VaeConfig};
 use crate::lookup::WeightLookup;

@@ -101,6 +101,6 @@ pub(super) fn model_index(scheduler_class: &str) -> Vec<u8> {
 }
 
 /// A configuration file's text.
-pub(super) fn to_json(map: &Map<String, Value>) -> Vec<u8> {
+pub(crate) fn to_json(map: &Map<String, Value>) -> Vec<u8> {
     format!("{:#}\n", Value::Object(map.clone())).into_bytes()
 }

@@ -103,9 +103,12 @@ operator! {
         name: &str,
     ) -> Result<Option<ValueId>, BuildError> {
         let result = graph.ty(operands[0]).shape.0.clone();
-        let scale = scalar_like(graph, operands[0], self.scale, name);
-        let scaled = graph.add(Mul {}, &[operands[0], scale], name)?;
-        let q = self.split_heads(graph, scaled, [0, 2, 1, 3], name)?;
+        let mut q = operands[0];
+        if self.scale != 1.0 {
+            let scale = scalar_like(graph, q, self.scale, name);
+            q = graph.add(Mul {}, &[q, scale], name)?;
+        }
+        let q = self.split_heads(graph, q, [0, 2, 1, 3], name)?;
         let k = self.split_heads(graph, operands[1], [0, 2, 3, 1], name)?;
         let v = self.split_heads(graph, operands[2], [0, 2, 1, 3], name)?;
         let mut logits = graph.add(MatMul {}, &[q, k], name)?;

@@ -21,6 +21,19 @@ fn to_bytes<T: Pod>(v: &[T]) -> Vec<u8> {
     bytemuck::cast_slice(v).to_vec()
 }
 
+/// The elements as f32; copied only when they are narrower or not aligned.
+pub(super) fn widen(bytes: &[u8], from: DType) -> Result<Cow<'_, [f32]>, WeightError> {
+    Ok(match from {
+        DType::F32 => pods(bytes),
+        DType::F16 => Cow::Owned(pods::<f16>(bytes).to_f32_vec()),
+        DType::BF16 => Cow::Owned(pods::<bf16>(bytes).to_f32_vec()),
+        _ => {
+            let wide = cast_integers(bytes, from, DType::F32)?;
+            Cow::Owned(pods(&wide).into_owned())
+        }
+    })
+}
+
 /// Elements of another type, rounded to nearest even. `first` is the position of the first element, for errors.
 pub(super) fn cast_bytes(
     bytes: &[u8],
@@ -34,11 +47,7 @@ pub(super) fn cast_bytes(
     if !from.is_float() || !to.is_float() {
         return cast_integers(bytes, from, to);
     }
-    let wide: Cow<'_, [f32]> = match from {
-        DType::F16 => Cow::Owned(pods::<f16>(bytes).to_f32_vec()),
-        DType::BF16 => Cow::Owned(pods::<bf16>(bytes).to_f32_vec()),
-        _ => pods(bytes),
-    };
+    let wide = widen(bytes, from)?;
     match to {
         DType::F32 => Ok(to_bytes(&wide)),
         DType::F16 => {
@@ -72,6 +81,32 @@ pub(super) fn scale_bytes(
         run.iter_mut().for_each(|x| *x *= factor);
     }
     cast_bytes(bytemuck::cast_slice(&values), DType::F32, dtype, 0)
+}
+
+/// Weighted sums along `axis`, rounded to the elements' own type; `matrix` has a row of weights per index of the result.
+pub(super) fn combine_bytes(
+    bytes: &[u8],
+    dtype: DType,
+    shape: &[usize],
+    axis: usize,
+    matrix: &[f32],
+) -> Result<Vec<u8>, WeightError> {
+    let wide = cast_bytes(bytes, dtype, DType::F32, 0)?;
+    let values = pods::<f32>(&wide);
+    let size = shape[axis];
+    let inner: usize = shape[axis + 1..].iter().product();
+    let mut sums = Vec::with_capacity(values.len() / size * (matrix.len() / size));
+    for block in values.chunks_exact((size * inner).max(1)) {
+        for weights in matrix.chunks_exact(size) {
+            for i in 0..inner {
+                let terms = weights.iter().zip(block[i..].iter().step_by(inner));
+                // Zero weights are left out, so that what they drop cannot make a NaN.
+                let terms = terms.filter(|(w, _)| **w != 0.0);
+                sums.push(terms.map(|(w, x)| w * x).sum::<f32>());
+            }
+        }
+    }
+    cast_bytes(bytemuck::cast_slice(&sums), DType::F32, dtype, 0)
 }
 
 fn check_overflow(

@@ -7,6 +7,7 @@ use prost::Message;
 use snapc_ir::{DType, LazyTensor, WeightError};
 
 use crate::blob::{self, WeightFile};
+use crate::compressed::{Compressed, Stored};
 use crate::level::Level;
 use crate::names::Names;
 use crate::proto::{
@@ -90,29 +91,74 @@ impl BlockBuilder {
     /// When the data of a small constant cannot be made.
     pub(crate) fn weight(&mut self, name: &str, tensor: &LazyTensor) -> Result<Mil, WeightError> {
         let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
-        let stored = match dtype {
-            DType::F16 | DType::F32 => true,
-            DType::I32 => self.level >= Level::Ios18,
-            _ => false,
+        let stored = Stored {
+            dtype: data_type(dtype).expect("the driver refuses element types that MIL lacks"),
+            shape: shape.clone(),
+            bytes: tensor.clone(),
         };
-        let value = if stored && tensor.elements() >= MIN_BLOB_ELEMENTS {
-            let offset = self.weights.add(name, tensor);
-            Value {
-                ty: Some(mil_type(dtype, &shape)),
-                content: Some(Content::BlobFile(BlobFileValue {
-                    file_name: blob::FILE_NAME.to_owned(),
-                    offset,
-                })),
-            }
-        } else {
-            Value {
-                content: Some(in_place(tensor)?),
-                ty: Some(mil_type(dtype, &shape)),
-            }
-        };
+        let value = self.value(name, &stored)?;
         let name = self.names.fresh(name);
         self.push_const(name.clone(), value);
         Ok(Mil { name, dtype, shape })
+    }
+
+    /// Adds an encoded weight whose values are of type `dtype`.
+    ///
+    /// # Errors
+    /// When the data of a small part cannot be made.
+    pub(crate) fn compressed(
+        &mut self,
+        name: &str,
+        tensor: &LazyTensor,
+        form: &Compressed,
+    ) -> Result<Mil, WeightError> {
+        let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
+        let mut parameters = Vec::new();
+        for (parameter, stored) in &form.parameters {
+            parameters.push(((*parameter).to_owned(), self.value(name, stored)?));
+        }
+        let name = self.names.fresh(name);
+        let mut operation = Operation {
+            kind: form.operation.to_owned(),
+            outputs: vec![NamedValueType {
+                name: name.clone(),
+                ty: Some(mil_type(dtype, &shape)),
+            }],
+            attributes: BTreeMap::from([("name".to_owned(), proto::string(&name))]),
+            ..Operation::default()
+        };
+        if self.level < Level::Ios18 {
+            operation.attributes.extend(parameters);
+        } else {
+            operation.inputs.extend(parameters.into_iter().map(in_line));
+        }
+        self.operations.push(operation);
+        Ok(Mil { name, dtype, shape })
+    }
+
+    /// A constant, in the weight file when it is large enough.
+    fn value(&mut self, name: &str, stored: &Stored) -> Result<Value, WeightError> {
+        let is_large = stored.elements() >= MIN_BLOB_ELEMENTS;
+        let content = if is_large && self.has_blobs_of(stored.dtype) {
+            Content::BlobFile(BlobFileValue {
+                file_name: blob::FILE_NAME.to_owned(),
+                offset: self.weights.add(name, stored),
+            })
+        } else {
+            in_place(stored)?
+        };
+        Ok(Value {
+            ty: Some(proto::tensor_type(stored.dtype, &stored.shape)),
+            content: Some(content),
+        })
+    }
+
+    /// Whether arrays of an element type may stand in the weight file, as coremltools decides it.
+    fn has_blobs_of(&self, dtype: DataType) -> bool {
+        match dtype {
+            DataType::Float16 | DataType::Float32 | DataType::Int8 | DataType::UInt8 => true,
+            _ => self.level >= Level::Ios18 && blob::code_and_bits(dtype).is_some(),
+        }
     }
 
     fn push_const(&mut self, name: String, value: Value) {
@@ -142,18 +188,25 @@ impl BlockBuilder {
     }
 }
 
+/// A parameter that is bound to a constant in place.
+fn in_line((parameter, value): (String, Value)) -> (String, Argument) {
+    let bound = Some(Bound::Value(value));
+    let arguments = vec![Binding { bound }];
+    (parameter, Argument { arguments })
+}
+
 /// The elements of a constant for the model file.
-fn in_place(tensor: &LazyTensor) -> Result<Content, WeightError> {
-    let bytes = tensor.bytes()?;
+fn in_place(stored: &Stored) -> Result<Content, WeightError> {
+    let bytes = stored.bytes.bytes()?;
     let words = || bytes.as_chunks::<4>().0.iter();
-    let elements = match tensor.dtype() {
-        DType::F32 => Elements::Floats(RepeatedFloats {
+    let elements = match stored.dtype {
+        DataType::Float32 => Elements::Floats(RepeatedFloats {
             values: words().map(|b| f32::from_le_bytes(*b)).collect(),
         }),
-        DType::I32 => Elements::Ints(RepeatedInts {
+        DataType::Int32 => Elements::Ints(RepeatedInts {
             values: words().map(|b| i32::from_le_bytes(*b)).collect(),
         }),
-        DType::Bool => Elements::Bools(RepeatedBools {
+        DataType::Bool => Elements::Bools(RepeatedBools {
             values: bytes.iter().map(|b| *b != 0).collect(),
         }),
         _ => Elements::Bytes(RepeatedBytes {
@@ -238,6 +291,13 @@ impl OperationBuilder<'_> {
             &[],
             Elements::Ints(RepeatedInts { values }),
         )
+    }
+
+    /// Gives a parameter a uint8 scalar.
+    pub(crate) fn byte(self, parameter: &'static str, value: u8) -> Self {
+        let values = vec![value];
+        let elements = Elements::Bytes(RepeatedBytes { values });
+        self.constant(parameter, DataType::UInt8, &[], elements)
     }
 
     /// Gives a parameter a vector of truth values.

@@ -5,20 +5,25 @@
 
 mod attention;
 mod block;
+mod columns;
 mod compute;
 mod elementwise;
 mod movement;
 mod norm;
+mod quantize;
+mod split_einsum;
 
 use std::collections::BTreeMap;
 
 use snapc_ir::{DType, Graph, LazyTensor, Node, Op, Shape, TensorType, ValueDef, ValueId};
-use snapc_target::{Feature, TargetError};
+use snapc_target::{AttentionForm, Feature, TargetError};
 
 use crate::blob::WeightFile;
+use crate::compressed::compressed;
 use crate::level::Level;
 use crate::proto::{self, Block, Function, NamedValueType};
 use block::{BlockBuilder, Mil, OperationBuilder, data_type};
+use columns::Columns;
 
 /// A graph as a program.
 #[derive(Debug)]
@@ -60,10 +65,15 @@ pub(crate) fn lower(
     graph: &Graph,
     level: Level,
     integers: IntegerFeatures,
+    attention: AttentionForm,
 ) -> Result<Lowered, TargetError> {
-    let mut lowering = Lowering::new(graph, level);
+    let mut lowering = Lowering::new(graph, level, Columns::of(attention));
     lowering.features(integers)?;
     for node in graph.nodes() {
+        if let Some(value) = lowering.node_in_columns(node)? {
+            lowering.columns.insert(node.result, value);
+            continue;
+        }
         let value = lowering.node(node)?;
         lowering.values.insert(node.result, value);
     }
@@ -76,6 +86,8 @@ struct Lowering<'a> {
     level: Level,
     block: BlockBuilder,
     values: BTreeMap<ValueId, Mil>,
+    /// Values `[N,S,C]` that stand as `[N,C,1,S]`, beside or instead of those above.
+    columns: Columns,
     inputs: Vec<(String, TensorType)>,
     /// Names of the outputs, by position.
     output_names: Vec<String>,
@@ -84,12 +96,13 @@ struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    fn new(graph: &'a Graph, level: Level) -> Self {
+    fn new(graph: &'a Graph, level: Level, columns: Columns) -> Self {
         Lowering {
             graph,
             level,
             block: BlockBuilder::new(level),
             values: BTreeMap::new(),
+            columns,
             inputs: Vec::new(),
             output_names: Vec::new(),
             named: BTreeMap::new(),
@@ -184,8 +197,11 @@ impl<'a> Lowering<'a> {
     /// The value of an operand; a weight becomes a constant at its first use.
     fn operand(&mut self, node: &Node, index: usize) -> Result<Mil, TargetError> {
         let id = node.operands[index];
-        if let Some(value) = self.values.get(&id) {
-            return Ok(value.clone());
+        if self.columns.is_current {
+            return self.operand_in_columns(node, id);
+        }
+        if let Some(value) = self.rows_of(id) {
+            return Ok(value);
         }
         let weight = self
             .graph
@@ -217,13 +233,19 @@ impl<'a> Lowering<'a> {
             );
             return Err(self.refuse(node, reason));
         }
-        self.block
-            .weight(name, tensor)
-            .map_err(|source| TargetError::Weight {
-                graph: self.graph.name().to_owned(),
-                weight: name.to_owned(),
-                source,
-            })
+        let form = compressed(tensor, self.level).map_err(|reason| {
+            let reason = format!("weight '{name}': {reason}");
+            self.refuse(node, reason)
+        })?;
+        let made = match form {
+            Some(form) => self.block.compressed(name, tensor, &form),
+            None => self.block.weight(name, tensor),
+        };
+        made.map_err(|source| TargetError::Weight {
+            graph: self.graph.name().to_owned(),
+            weight: name.to_owned(),
+            source,
+        })
     }
 
     /// The data of an operand that is a weight.
@@ -244,8 +266,9 @@ impl<'a> Lowering<'a> {
     /// The name for the result of a node.
     fn result_name(&mut self, node: &Node) -> String {
         match self.named.get(&node.result) {
-            Some(name) => name.clone(),
-            None => self.block.names.fresh(&node.name),
+            // An output has the dimensions of the graph.
+            Some(name) if !self.columns.is_current => name.clone(),
+            _ => self.block.names.fresh(&node.name),
         }
     }
 
@@ -301,9 +324,7 @@ impl<'a> Lowering<'a> {
             Op::Transpose(op) => self.transpose(node, op, &result),
             Op::Slice(op) => self.slice(node, op, &result),
             Op::UpsampleNearest(op) => self.upsample_nearest(node, op, &result),
-            Op::FakeQuantize(_) => {
-                Err(self.refuse(node, "arithmetic in 8 bits is not written yet"))
-            }
+            Op::FakeQuantize(op) => self.fake_quantize(node, op, &result),
             Op::TimestepEmbedding(_) => Err(self.refuse(
                 node,
                 "it has no operation of its own; legalize the graph first",
@@ -320,15 +341,17 @@ impl<'a> Lowering<'a> {
             .zip(std::mem::take(&mut self.output_names))
         {
             let ty = graph.ty(output.value).clone();
+            self.rows_of(output.value);
             if self.named.get(&output.value) != Some(&name) {
                 self.forward(output, &name)?;
             }
             outputs.push((name, ty));
         }
         let (operations, weights) = self.block.finish();
+        let outputs_of_block: Vec<String> = outputs.iter().map(|(name, _)| name.clone()).collect();
         let block = Block {
-            outputs: outputs.iter().map(|(name, _)| name.clone()).collect(),
-            operations,
+            operations: self.columns.without_unused(operations, &outputs_of_block),
+            outputs: outputs_of_block,
             ..Block::default()
         };
         let inputs = self

@@ -54,7 +54,12 @@ impl Lowering<'_> {
     }
 
     /// Refuses an epsilon that f16 rounds to zero: constant operands would be divided by zero.
-    fn check_epsilon(&self, node: &Node, dtype: DType, epsilon: f32) -> Result<(), TargetError> {
+    pub(super) fn check_epsilon(
+        &self,
+        node: &Node,
+        dtype: DType,
+        epsilon: f32,
+    ) -> Result<(), TargetError> {
         if dtype == DType::F16 && epsilon > 0.0 && f16::from_f32(epsilon) == f16::ZERO {
             let reason = format!("epsilon {epsilon:e} is zero in f16; choose --precision f32");
             return Err(self.refuse(node, reason));
@@ -75,7 +80,7 @@ impl Lowering<'_> {
     }
 
     /// Adds a `layer_norm` under a given name. Epsilon has the operand's element type, which every opset takes.
-    fn normalize(
+    pub(super) fn normalize(
         &mut self,
         x: &Mil,
         axes: &[usize],

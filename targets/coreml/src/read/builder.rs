@@ -9,6 +9,7 @@ use snapc_ir::{DType, Dim, Graph, LazyTensor, Op, Tensor, ValueId, eval};
 
 use super::constant::Constant;
 use super::error::Fault;
+use super::ops::Grid;
 
 /// Elements of operands and result up to which an operation on constants is carried out.
 const FOLDED_ELEMENTS: usize = 1 << 14;
@@ -20,6 +21,8 @@ pub(super) enum Entry {
     Value(ValueId),
     /// A constant; it becomes a weight when a node wants it.
     Constant(Constant),
+    /// A constant stored as codes; it becomes a weight when a node wants it.
+    Encoded(LazyTensor),
     /// A string.
     Word(String),
     /// `x ≥ 0` of integers, one half of [`Entry::Wrapped`].
@@ -30,6 +33,13 @@ pub(super) enum Entry {
         indices: ValueId,
         /// What is added to the negative ones.
         sizes: LazyTensor,
+    },
+    /// Codes of 8 bits for a value, of which the IR has only what they stand for.
+    Codes {
+        /// What was encoded.
+        value: ValueId,
+        /// What the codes stand for.
+        grid: Grid,
     },
 }
 
@@ -70,6 +80,21 @@ impl Builder {
         };
         self.weights.insert(entry.to_owned(), value);
         Ok(value)
+    }
+
+    /// The weight that a constant stored as codes becomes.
+    pub(super) fn encoded_weight(
+        &mut self,
+        entry: &str,
+        name: &str,
+        tensor: &LazyTensor,
+    ) -> ValueId {
+        if let Some(&value) = self.weights.get(entry) {
+            return value;
+        }
+        let value = self.graph.parameter(name, tensor.clone());
+        self.weights.insert(entry.to_owned(), value);
+        value
     }
 
     /// The dimensions of a value; all values have fixed ones.

@@ -118,7 +118,14 @@ impl<'a> Call<'a> {
                 let name = super::names::restored(&entry);
                 self.builder.weight(&entry, &name, &constant)
             }
+            (entry, Entry::Encoded(tensor)) => {
+                let name = super::names::restored(&entry);
+                Ok(self.builder.encoded_weight(&entry, &name, &tensor))
+            }
             (_, Entry::Word(_)) => Err(Fault::malformed(format!("'{parameter}' is a string"))),
+            (_, Entry::Codes { .. }) => Err(Fault::unsupported(format!(
+                "'{parameter}' is codes of 8 bits, which only 'dequantize' is read to take"
+            ))),
             (_, Entry::NotNegative(_) | Entry::Wrapped { .. }) => Err(Fault::unsupported(
                 "a selection by sign is read only where it makes indices of a gather positive",
             )),
@@ -189,6 +196,7 @@ impl<'a> Call<'a> {
         match self.entry(parameter)? {
             None => Ok(None),
             Some((_, Entry::Constant(constant))) => Ok(Some(constant)),
+            Some((_, Entry::Encoded(tensor))) => Constant::dense(&tensor).map(Some),
             Some(_) => Err(Fault::malformed(format!(
                 "'{parameter}' is no constant tensor"
             ))),

@@ -71,6 +71,38 @@ impl Constant {
         Constant::new(dtype, shape, (Arc::new(bytes), range), is_weight)
     }
 
+    /// The floats that a tensor stored as codes stands for.
+    ///
+    /// # Errors
+    /// When one is beyond the element type.
+    pub(super) fn dense(tensor: &LazyTensor) -> Result<Self, Fault> {
+        let dtype = match tensor.dtype() {
+            DType::F16 => DataType::Float16,
+            _ => DataType::Float32,
+        };
+        let bytes = tensor
+            .bytes()
+            .map_err(|e| Fault::malformed(e.to_string()))?;
+        Constant::owned(dtype, tensor.shape().to_vec(), bytes.into_owned(), true)
+    }
+
+    /// The elements as codes of a byte each, in their place in the file when they are packed there.
+    ///
+    /// # Errors
+    /// When they are no integers of at most 8 bits.
+    pub(super) fn codes(&self, dtype: DType) -> Result<LazyTensor, Fault> {
+        let bits = bits(self.dtype).filter(|bits| *bits <= 8);
+        let bits = bits
+            .ok_or_else(|| Fault::malformed(format!("{:?} elements are no codes", self.dtype)))?;
+        let (buffer, range) = (self.buffer.clone(), self.range.clone());
+        if bits == 8 {
+            return Ok(LazyTensor::from_buffer(buffer, range, dtype, &self.shape));
+        }
+        let packed = [range.len()];
+        let packed = LazyTensor::from_buffer(buffer, range, DType::U8, &packed);
+        Ok(packed.unpack(bits as u32, dtype, &self.shape))
+    }
+
     /// The same elements under other dimensions.
     ///
     /// # Errors

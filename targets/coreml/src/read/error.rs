@@ -71,9 +71,6 @@ pub enum ReadError {
         /// What is missing, and what to change in the conversion.
         reason: String,
     },
-    /// The composites of the graph cannot be put together; a bug in the reader.
-    #[error(transparent)]
-    Build(#[from] BuildError),
 }
 
 /// What is wrong, before the place is known to the message.

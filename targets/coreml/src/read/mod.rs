@@ -1,18 +1,19 @@
 //! The reader: a package, ours or converted by coremltools, as a graph of the IR.
 //!
 //! ```text
-//! Manifest.json ─► model ─► function main ─► operations, one by one ─► recognize ─► ir::Graph
+//! Manifest.json ─► model ─► function main ─► operations, one by one ─► ir::Graph
 //!                               weight.bin, mapped ┘
 //! ```
 //!
 //! * **Weights stay where they are.** The weight file is mapped and weights point into it. Compressed ones
-//!   (`constexpr_*`) are made dense when they are read.
+//!   (`constexpr_*`) stay the codes that the file holds; sparse ones, and tables of vectors, are made dense when they are
+//!   read.
 //! * **Files are not trusted.** Paths stay inside the package, every size is checked before anything is allocated, a name
 //!   is defined once and before it is used, and every result must have the type that the program declares for it.
 //! * **Integers** of any width are i32 in the graph. A float input that is only cast to integers (Apple's `input_ids`) is
 //!   an i32 input, since the IR rounds no floats to integers.
 //! * **Operations** are those of Stable Diffusion's networks as snapc and coremltools write them, for iOS 15 to 18. Each
-//!   becomes operators of the IR, and [`snapc_target::recognize`] finds the composites.
+//!   becomes operators of the IR; the passes of the pipeline `recognize` find the composites.
 //!
 //! No code is shared with the writer but the messages of [`crate::proto`] and the names of a package's parts.
 
@@ -69,7 +70,7 @@ pub fn read(package: &Path) -> Result<Graph, ReadError> {
         reader.operation(operation)?;
     }
     reader.outputs(block)?;
-    Ok(snapc_target::recognize(&reader.builder.graph)?)
+    Ok(reader.builder.graph)
 }
 
 /// The name of the graph: the one that snapc has put into the package, or the one that goes with the package's name.
@@ -82,6 +83,8 @@ fn graph_name(package: &Path, model: &Model) -> String {
     match stem.as_deref().unwrap_or("graph") {
         "TextEncoder" => "text_encoder".to_owned(),
         "Unet" => "unet".to_owned(),
+        "UnetChunk1" => "unet_chunk1".to_owned(),
+        "UnetChunk2" => "unet_chunk2".to_owned(),
         "VAEDecoder" => "vae_decoder".to_owned(),
         other => other.to_owned(),
     }
@@ -217,8 +220,8 @@ impl Reader {
         let first = first.ok_or_else(|| Fault::unsupported("it has no result"))?;
         let name = names::restored(first);
         let mut call = Call::new(operation, name, &mut self.builder, &mut self.files);
-        if let Some(constants) = constexpr::expand(&mut call)? {
-            return Ok(constants.into_iter().map(Entry::Constant).collect());
+        if let Some(results) = constexpr::read(&mut call)? {
+            return Ok(results);
         }
         ops::read(&mut call)
     }
@@ -229,9 +232,11 @@ impl Reader {
         let (found, found_shape) = match entry {
             Entry::Value(value) => (Some(self.builder.dtype(*value)), self.builder.shape(*value)),
             Entry::Constant(Constant { dtype, shape, .. }) => (ir_type(*dtype), shape.clone()),
+            Entry::Encoded(tensor) => (Some(tensor.dtype()), tensor.shape().to_vec()),
             Entry::Word(_) => (None, Vec::new()),
             Entry::NotNegative(value) => (Some(DType::Bool), self.builder.shape(*value)),
             Entry::Wrapped { indices, .. } => (Some(DType::I32), self.builder.shape(*indices)),
+            Entry::Codes { value, .. } => (Some(DType::I32), self.builder.shape(*value)),
         };
         if ir_type(dtype) == found && shape == found_shape {
             return Ok(());
@@ -268,6 +273,7 @@ impl Reader {
         match self.builder.entries.get(name).cloned() {
             Some(Entry::Value(value)) => Ok(value),
             Some(Entry::Constant(constant)) => self.builder.weight(name, name, &constant),
+            Some(Entry::Encoded(tensor)) => Ok(self.builder.encoded_weight(name, name, &tensor)),
             Some(_) => Err(Fault::unsupported("it is no tensor of numbers")),
             None => Err(Fault::malformed("no operation defines it")),
         }

@@ -109,7 +109,7 @@ fn check_blob(
         u64_at(&metadata, 8),
         u64_at(&metadata, 16),
     );
-    let Some((expected_code, element_size)) = code_and_size(ty.dtype) else {
+    let (Some(expected_code), Some(bits)) = (code_of(ty.dtype), bits(ty.dtype)) else {
         report.add(
             rules::BLOB_DATA,
             place,
@@ -121,7 +121,8 @@ fn check_blob(
     if code != expected_code {
         problems.push(format!("element type code {code} is not {expected_code}"));
     }
-    let expected_size = ty.elements().and_then(|n| n.checked_mul(element_size));
+    let used = ty.elements().and_then(|n| n.checked_mul(bits));
+    let expected_size = used.map(|n| n.div_ceil(8));
     if expected_size != Some(size) {
         problems.push(format!(
             "{size} bytes are not those of shape {:?}",
@@ -139,8 +140,11 @@ fn check_blob(
     {
         problems.push(format!("{size} bytes end beyond the file's {len}"));
     }
-    if u64_at(&metadata, 24) != 0 {
-        problems.push("padding bits are set".to_owned());
+    let padding = u64_at(&metadata, 24);
+    if used.is_some_and(|n| (8 - n % 8) % 8 != padding) {
+        problems.push(format!(
+            "{padding} bits of padding are not those of its last byte"
+        ));
     }
     if !problems.is_empty() {
         report.add(rules::BLOB_DATA, place, problems.join("; "));
@@ -148,18 +152,39 @@ fn check_blob(
     Ok(())
 }
 
-/// Code in a blob's metadata and size in bytes of the element types that have whole bytes.
-fn code_and_size(dtype: DataType) -> Option<(u32, u64)> {
+/// Code in a blob's metadata.
+fn code_of(dtype: DataType) -> Option<u32> {
     match dtype {
-        DataType::Float16 => Some((1, 2)),
-        DataType::Float32 => Some((2, 4)),
-        DataType::UInt8 => Some((3, 1)),
-        DataType::Int8 => Some((4, 1)),
-        DataType::BFloat16 => Some((5, 2)),
-        DataType::Int16 => Some((6, 2)),
-        DataType::UInt16 => Some((7, 2)),
-        DataType::Int32 => Some((14, 4)),
-        DataType::UInt32 => Some((15, 4)),
+        DataType::Float16 => Some(1),
+        DataType::Float32 => Some(2),
+        DataType::UInt8 => Some(3),
+        DataType::Int8 => Some(4),
+        DataType::BFloat16 => Some(5),
+        DataType::Int16 => Some(6),
+        DataType::UInt16 => Some(7),
+        DataType::Int4 => Some(8),
+        DataType::UInt1 => Some(9),
+        DataType::UInt2 => Some(10),
+        DataType::UInt4 => Some(11),
+        DataType::UInt3 => Some(12),
+        DataType::UInt6 => Some(13),
+        DataType::Int32 => Some(14),
+        DataType::UInt32 => Some(15),
+        _ => None,
+    }
+}
+
+/// Bits of an element of a type that blobs may have.
+pub(super) fn bits(dtype: DataType) -> Option<u64> {
+    match dtype {
+        DataType::UInt1 => Some(1),
+        DataType::UInt2 => Some(2),
+        DataType::UInt3 => Some(3),
+        DataType::Int4 | DataType::UInt4 => Some(4),
+        DataType::UInt6 => Some(6),
+        DataType::Int8 | DataType::UInt8 => Some(8),
+        DataType::Float16 | DataType::BFloat16 | DataType::Int16 | DataType::UInt16 => Some(16),
+        DataType::Float32 | DataType::Int32 | DataType::UInt32 => Some(32),
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! Rules about `const` operations.
 
-use super::blobs::Reference;
+use super::blobs::{Reference, bits};
 use super::function::{Type, check_type};
 use super::{Report, rules};
 use crate::proto::{Content, DataType, Elements, Operation};
@@ -49,7 +49,7 @@ pub(super) fn check(op: &Operation, place: &str, report: &mut Report) -> Option<
 }
 
 /// What is wrong with elements in place.
-fn check_elements(ty: &Type, elements: Option<&Elements>) -> Option<String> {
+pub(super) fn check_elements(ty: &Type, elements: Option<&Elements>) -> Option<String> {
     let (fits, found) = match (ty.dtype, elements) {
         (_, None) => return Some("its value is no tensor".to_owned()),
         (DataType::Float32, Some(Elements::Floats(v))) => (true, v.values.len()),
@@ -62,7 +62,7 @@ fn check_elements(ty: &Type, elements: Option<&Elements>) -> Option<String> {
         (DataType::String, Some(Elements::Strings(v))) => (true, v.values.len()),
         (dtype, Some(Elements::Bytes(v))) => match size_in_bytes(dtype) {
             Some(size) if v.values.len().is_multiple_of(size) => (true, v.values.len() / size),
-            _ => (false, 0),
+            _ => return check_packed(ty, v.values.len()),
         },
         _ => (false, 0),
     };
@@ -75,6 +75,19 @@ fn check_elements(ty: &Type, elements: Option<&Elements>) -> Option<String> {
     let expected = ty.elements();
     (expected != Some(found as u64))
         .then(|| format!("it has {found} elements, its type {:?}", ty.shape))
+}
+
+/// What is wrong with elements below a byte, packed into so many bytes.
+fn check_packed(ty: &Type, bytes: usize) -> Option<String> {
+    let Some(bits) = bits(ty.dtype).filter(|bits| *bits < 8) else {
+        let dtype = ty.dtype;
+        return Some(format!(
+            "{dtype:?} elements stand in the field of another type"
+        ));
+    };
+    let expected = ty.elements().and_then(|n| n.checked_mul(bits));
+    (expected.map(|n| n.div_ceil(8)) != Some(bytes as u64))
+        .then(|| format!("it has {bytes} bytes, its type {:?}", ty.shape))
 }
 
 /// Size of the elements that stand as raw bytes.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blobs::Reference;
-use super::{Report, constant, operation, rules};
+use super::{Report, constant, constexpr, operation, rules};
 use crate::level::Level;
 use crate::names::{RESERVED, is_identifier};
 use crate::proto::{
@@ -143,7 +143,8 @@ impl<'a> Walk<'a, '_> {
         if is_const {
             self.blobs.extend(constant::check(op, &place, self.report));
         } else if is_constexpr {
-            operation::check_constexpr(op, &place, self.level, self.report);
+            let references = constexpr::check(op, &place, self.level, self.report);
+            self.blobs.extend(references);
         } else {
             operation::check(op, &place, self.level, &self.scope, self.report);
         }
@@ -179,6 +180,16 @@ impl<'a> Walk<'a, '_> {
 
 /// The type when it is well formed.
 pub(super) fn check_type(ty: Option<&ValueType>, place: &str, report: &mut Report) -> Option<Type> {
+    check_type_of_rank(ty, place, MAX_RANK, report)
+}
+
+/// The same with another limit on the number of dimensions.
+pub(super) fn check_type_of_rank(
+    ty: Option<&ValueType>,
+    place: &str,
+    max_rank: usize,
+    report: &mut Report,
+) -> Option<Type> {
     let Some(tensor) = ty.and_then(|t| t.tensor.as_ref()) else {
         report.add(rules::TYPE, place, "it has no tensor type");
         return None;
@@ -211,11 +222,11 @@ pub(super) fn check_type(ty: Option<&ValueType>, place: &str, report: &mut Repor
         report.add(rules::TYPE, place, "a dimension has no constant size");
         return None;
     };
-    if shape.len() > MAX_RANK {
+    if shape.len() > max_rank {
         report.add(
             rules::RANK,
             place,
-            format!("{} dimensions are more than {MAX_RANK}", shape.len()),
+            format!("{} dimensions are more than {max_rank}", shape.len()),
         );
         return None;
     }

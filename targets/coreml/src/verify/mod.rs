@@ -6,6 +6,7 @@
 
 mod blobs;
 mod constant;
+mod constexpr;
 mod description;
 mod function;
 mod manifest;

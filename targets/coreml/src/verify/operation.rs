@@ -22,25 +22,6 @@ pub(super) fn check_attributes(op: &Operation, place: &str, report: &mut Report)
     }
 }
 
-/// Checks where a compressed constant has its parameters. What they say is not checked: no package of this crate has
-/// such a constant.
-pub(super) fn check_constexpr(op: &Operation, place: &str, level: Level, report: &mut Report) {
-    let in_attributes = op.attributes.keys().any(|k| k != "name");
-    let wants_attributes = level < Level::Ios18;
-    if in_attributes != wants_attributes || op.inputs.is_empty() != wants_attributes {
-        let expected = if wants_attributes {
-            "attributes"
-        } else {
-            "inputs"
-        };
-        report.add(
-            rules::CONSTEXPR,
-            place,
-            format!("at {level} its parameters are {expected}"),
-        );
-    }
-}
-
 /// Checks an operation that is no constant.
 pub(super) fn check(
     op: &Operation,

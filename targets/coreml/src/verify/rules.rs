@@ -45,6 +45,7 @@ rules! {
     CONSTANT = "cml-24-constant": "a const has a value of its result's type, with as many elements as the type, in the field of its element type",
     INLINE = "cml-25-inline": "operations take constants by name",
     CONSTEXPR = "cml-26-constexpr": "parameters of a compressed constant are attributes up to CoreML7 and inputs from CoreML8 on",
+    CONSTEXPR_PARAMETERS = "cml-31-constexpr-parameters": "the parameters of a compressed constant go with each other and with the result",
     BLOB_FILE = "cml-27-blob-file": "the weight file is a regular file, has version 2 and the number of blobs that are referred to, and is named @model_path/weights/weight.bin",
     BLOB_OFFSET = "cml-28-blob-offset": "a blob's offset is a multiple of 64, inside the file, and that of its metadata",
     BLOB_DATA = "cml-29-blob-data": "a blob's element type and size are those of the constant, and its data is right behind the metadata and inside the file",

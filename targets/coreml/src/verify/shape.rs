@@ -1,5 +1,7 @@
 //! The shape of a result, from its operation's definition in coremltools (`converters/mil/mil/ops/defs`).
 
+use std::collections::BTreeMap;
+
 use super::operation::Call;
 
 type Inferred = Result<Vec<u64>, String>;
@@ -22,6 +24,8 @@ pub(super) fn infer(kind: &str, call: &Call<'_>) -> Inferred {
         "slice_by_index" => slice(call),
         "gather" => gather(call),
         "upsample_nearest_neighbor" => upsample(call),
+        "einsum" => einsum(call),
+        "quantize" | "dequantize" => Ok(one(call, "input")?.to_vec()),
         _ => Ok(one(call, "x")?.to_vec()),
     }
 }
@@ -206,6 +210,31 @@ fn attention(call: &Call<'_>) -> Inferred {
         }
     }
     Ok([qb.as_slice(), &[s, ev]].concat())
+}
+
+/// The sizes of the labels of an equation such as `nchw,nwhu->nchu`.
+fn einsum(call: &Call<'_>) -> Inferred {
+    let equation = call.word("equation").ok_or("the equation is unknown")?;
+    let values = call.shapes("values");
+    let form = || format!("'{equation}' is no sum of {values:?}");
+    let (operands, result) = equation.split_once("->").ok_or_else(form)?;
+    let labels: Vec<&str> = operands.split(',').collect();
+    if labels.len() != values.len() {
+        return Err(form());
+    }
+    let mut sizes = BTreeMap::new();
+    for (labels, shape) in labels.iter().zip(&values) {
+        if labels.len() != shape.len() {
+            return Err(form());
+        }
+        for (label, &size) in labels.bytes().zip(shape.iter()) {
+            if *sizes.entry(label).or_insert(size) != size {
+                return Err(form());
+            }
+        }
+    }
+    let result = result.bytes().map(|label| sizes.get(&label).copied());
+    result.collect::<Option<_>>().ok_or_else(form)
 }
 
 fn reduce(call: &Call<'_>, parameter: &str) -> Inferred {

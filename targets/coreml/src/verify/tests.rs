@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use prost::Message;
 use snapc_ir::ops::{
     Add, Cast, Concat, Conv2d, Gather, GroupNorm, LayerNorm, Linear, Reshape, Slice, Softmax,
 };
-use snapc_ir::{DType, Dim, Graph, LazyTensor, Shape};
-use snapc_target::{Finding, Silent};
+use snapc_ir::{DType, Dim, Encoding, Graph, LazyTensor, Shape};
+use snapc_target::{AttentionForm, Finding, Silent};
 
 use super::rules::*;
 use super::{RULES, verify};
@@ -76,7 +77,10 @@ fn graph() -> Graph {
             "some",
         )
         .unwrap();
-    let table = g.parameter("table", weights(&[11, 8]));
+    // One group per row, which every level has a form for.
+    let scale = vec![1.0 / 64.0; 8];
+    let rows = Encoding::affine(8, &[8, 1], scale, Vec::new()).unwrap();
+    let table = g.parameter("table", weights(&[8, 8]).encode(Arc::new(rows)));
     let z = g
         .add(
             Gather {
@@ -109,7 +113,7 @@ fn graph() -> Graph {
 
 fn valid(level: Level) -> (Model, WeightFile) {
     let graph = graph();
-    let lowered = lower(&graph, level, IntegerFeatures::Int32).unwrap();
+    let lowered = lower(&graph, level, IntegerFeatures::Int32, AttentionForm::Auto).unwrap();
     (model_of(&graph, &lowered, level, &[]), lowered.weights)
 }
 
@@ -206,6 +210,31 @@ fn tensor_of(ty: &mut Option<ValueType>) -> &mut TensorType {
     ty.as_mut().unwrap().tensor.as_mut().unwrap()
 }
 
+/// The form of a compressed constant at iOS 17 as that of iOS 18.
+fn to_blockwise(op: &mut Operation) {
+    op.kind = "constexpr_blockwise_shift_scale".to_owned();
+    let mut attributes = std::mem::take(&mut op.attributes);
+    let mut scale = attributes.remove("scale").unwrap();
+    scale.ty = Some(tensor_type(DataType::Float16, &[8, 1]));
+    let data = attributes.remove("quantized_data").unwrap();
+    for (name, value) in [("data", data), ("scale", scale)] {
+        let bound = Some(Bound::Value(value));
+        let arguments = vec![Binding { bound }];
+        op.inputs.insert(name.to_owned(), Argument { arguments });
+    }
+    let name = attributes.remove_entry("name");
+    op.attributes.extend(name);
+}
+
+/// The value in place of a parameter.
+fn value_of<'a>(op: &'a mut Operation, parameter: &str) -> &'a mut Value {
+    let argument = op.inputs.get_mut(parameter).unwrap();
+    match &mut argument.arguments[0].bound {
+        Some(Bound::Value(value)) => value,
+        other => panic!("bound to {other:?}"),
+    }
+}
+
 fn blob_of(op: &mut Operation) -> &mut BlobFileValue {
     match &mut op.attributes.get_mut("val").unwrap().content {
         Some(Content::BlobFile(blob)) => blob,
@@ -266,7 +295,10 @@ const MODEL_SEEDS: &[ModelSeed] = &[
     (OPSET, Level::Ios17, |m| {
         main_of(m).opset = "CoreML8".to_owned()
     }),
-    (OPSET, Level::Ios17, |m| m.specification_version = 9),
+    (OPSET, Level::Ios17, |m| {
+        m.specification_version = 9;
+        to_blockwise(operation(m, "constexpr_affine_dequantize"));
+    }),
     (IDENTIFIER, Level::Ios17, |m| rename(m, "tokens", "to.kens")),
     (IDENTIFIER, Level::Ios17, |m| rename(m, "softmax", "tensor")),
     (UNIQUE, Level::Ios17, |m| {
@@ -464,6 +496,29 @@ const MODEL_SEEDS: &[ModelSeed] = &[
         );
         op.attributes.insert("lut".to_owned(), string("table"));
         block(m).operations.push(op);
+    }),
+    (CONSTEXPR_PARAMETERS, Level::Ios17, |m| {
+        let op = operation(m, "constexpr_affine_dequantize");
+        op.attributes.remove("zero_point");
+    }),
+    (CONSTEXPR_PARAMETERS, Level::Ios17, |m| {
+        let op = operation(m, "constexpr_affine_dequantize");
+        let two = Elements::Ints(RepeatedInts { values: vec![2] });
+        let axis = immediate(DataType::Int32, &[], two);
+        op.attributes.insert("axis".to_owned(), axis);
+    }),
+    (CONSTEXPR_PARAMETERS, Level::Ios18, |m| {
+        let op = operation(m, "constexpr_blockwise_shift_scale");
+        value_of(op, "scale").ty = Some(tensor_type(DataType::Float16, &[8]));
+    }),
+    (CONSTEXPR_PARAMETERS, Level::Ios18, |m| {
+        let op = operation(m, "constexpr_blockwise_shift_scale");
+        op.inputs.insert("scale".to_owned(), by_name("x"));
+    }),
+    (BLOB_DATA, Level::Ios18, |m| {
+        let op = operation(m, "constexpr_blockwise_shift_scale");
+        let data = value_of(op, "data");
+        tensor_of(&mut data.ty).data_type = DataType::UInt8 as i32;
     }),
     (BLOB_FILE, Level::Ios17, |m| {
         blob_of(constant(m, "conv", "weight")).file_name = "weight.bin".to_owned()

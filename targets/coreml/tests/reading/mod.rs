@@ -6,12 +6,13 @@ use std::path::Path;
 
 use snapc_ir::tensor::Elements;
 use snapc_ir::{DType, Graph, Tensor, eval, verify};
+use snapc_passes::recognize;
 
 use super::foreign_reader::Tensors;
 
-/// Reads a package, checks its graph, and evaluates it.
+/// Reads a package, finds the composites, checks the graph, and evaluates it.
 pub fn evaluate(package: &Path, inputs: &Tensors) -> Tensors {
-    let graph = snapc_coreml::read(package).unwrap();
+    let graph = recognize(&snapc_coreml::read(package).unwrap()).unwrap();
     verify::verify(&graph).unwrap();
     eval::run(&graph, &inputs_of(&graph, inputs)).unwrap()
 }

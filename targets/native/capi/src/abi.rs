@@ -88,7 +88,7 @@ pub unsafe extern "C" fn snap_get_info(handle: *const Model, info: *mut Info) ->
             latent_width: geometry.latent_width,
             image_width: geometry.image_width(),
             image_height: geometry.image_height(),
-            embeddings_count: geometry.embedding_values(),
+            embeddings_count: model.text_values,
             latents_count: geometry.latent_values(),
             threads: model.threads,
             steps: model.steps,

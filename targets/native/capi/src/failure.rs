@@ -150,6 +150,7 @@ fn of_pipeline(error: &PipelineError<RuntimeError>) -> Status {
         PipelineError::Guidance { .. }
         | PipelineError::InitLatents { .. }
         | PipelineError::InitLatentsNotFinite { .. }
+        | PipelineError::Steps { .. }
         | PipelineError::Schedule(_) => Status::Argument,
         PipelineError::Engine { source, .. } => of_runtime(source),
         _ => Status::Run,

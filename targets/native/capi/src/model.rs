@@ -23,6 +23,8 @@ pub struct Model {
     scheduler: SchedulerConfig,
     scaling_factor: f32,
     pub(crate) geometry: Geometry,
+    /// Values that the text encoder gives for a prompt.
+    pub(crate) text_values: usize,
     pub(crate) threads: usize,
     pub(crate) steps: u32,
     pub(crate) guidance: f32,
@@ -41,6 +43,7 @@ impl Model {
         let pipeline = runtime.into_pipeline()?;
         Ok(Model {
             geometry: pipeline.engine().geometry(),
+            text_values: pipeline.engine().text_values(),
             pipeline: Mutex::new(pipeline),
             tokenizer,
             scheduler: schedule.scheduler,
@@ -86,7 +89,16 @@ impl Model {
         predictions: &mut [f32],
     ) -> Result<(), Failure> {
         let mut pipeline = self.pipeline()?;
-        Ok(pipeline.engine_mut().denoise(input, predictions)?)
+        let engine = pipeline.engine_mut();
+        let converted = engine.timesteps();
+        if converted.is_some_and(|list| !list.contains(&input.timestep)) {
+            return Err(Failure::Number {
+                name: "timestep",
+                found: input.timestep,
+                advice: "give one of the timesteps that the model was converted for",
+            });
+        }
+        Ok(engine.denoise(input, predictions)?)
     }
 
     /// Takes latents as a run leaves them.

@@ -60,7 +60,7 @@ pub unsafe extern "C" fn snap_encode_text(
     call(|| {
         // SAFETY: the handle is one, and the text ends with a zero.
         let (model, text) = unsafe { (model(handle)?, text(given, "text")?) };
-        let expected = Some(model.geometry.embedding_values());
+        let expected = Some(model.text_values);
         // SAFETY: the caller has as many floats there.
         let out = unsafe { buffer(embeddings, embeddings_count, expected, "embeddings")? };
         model.encode_text(text, out)
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn snap_denoise(
         check_apart((latents, latents_count, "latents"), result)?;
         check_apart((embeddings, embeddings_count, "embeddings"), result)?;
         let all = |values: usize| values.checked_mul(batch);
-        let states = all(model.geometry.embedding_values());
+        let states = all(model.text_values);
         // SAFETY: the caller has as many floats there, and results apart from the rest.
         let (latents, text_embeddings, predictions) = unsafe {
             (

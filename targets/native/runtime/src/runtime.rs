@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use snapc_format::{Container, Stage};
+use snapc_format::{Container, DType, LayoutId, Stage};
 use snapc_kernels::{Kernels, Pool};
-use snapc_pipeline::{NetworkEngine, Pipeline, Tokenizer};
-use snapc_program::{Graph, Program, ScheduleData, TokenizerData};
+use snapc_pipeline::{Network, NetworkEngine, Pipeline, PipelineError, Tokenizer, timesteps};
+use snapc_program::{Graph, KNOWN_PROMPT, Program, ScheduleData, TokenizerData};
 
 use crate::arena::Arena;
 use crate::error::RuntimeError;
 use crate::grid::{Grid, grids};
 use crate::network::RuntimeNetwork;
 use crate::weights::{Location, locate};
+
+/// The input of a UNet that has a table of the timesteps of a run.
+const STEP: &str = "step";
 
 /// How a file is run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -171,11 +174,11 @@ impl Runtime {
         let text_encoder = self.network(Stage::TextEncoder)?;
         let unet = self.network(Stage::Unet)?;
         let vae_decoder = self.network(Stage::VaeDecoder)?;
-        NetworkEngine::new(text_encoder, unet, vae_decoder).map_err(|source| {
-            RuntimeError::Interface {
-                file: self.file.clone(),
-                source,
-            }
+        let timesteps = self.timesteps(&unet)?;
+        let engine = NetworkEngine::with_timesteps(text_encoder, unet, vae_decoder, &timesteps);
+        engine.map_err(|source| RuntimeError::Interface {
+            file: self.file.clone(),
+            source,
         })
     }
 
@@ -201,6 +204,19 @@ impl Runtime {
         data.map_err(|source| self.section("schedule", source))
     }
 
+    /// The timesteps of the schedule section, for a UNet that has a table of them; others need none.
+    fn timesteps(&self, unet: &RuntimeNetwork) -> Result<Vec<usize>, RuntimeError> {
+        if unet.inputs().iter().all(|port| port.name != STEP) {
+            return Ok(Vec::new());
+        }
+        let schedule = self.schedule()?;
+        let listed = timesteps(&schedule.scheduler, schedule.steps as usize);
+        listed.map_err(|source| RuntimeError::Pipeline {
+            file: self.file.clone(),
+            source: Box::new(PipelineError::Schedule(source)),
+        })
+    }
+
     /// Everything from a prompt to a picture.
     ///
     /// # Errors
@@ -208,11 +224,32 @@ impl Runtime {
     pub fn into_pipeline(self) -> Result<Pipeline<NetworkEngine<RuntimeNetwork>>, RuntimeError> {
         let (engine, tokenizer, schedule) = (self.engine()?, self.tokenizer()?, self.schedule()?);
         let scaling_factor = schedule.scaling_factor;
-        let pipeline = Pipeline::new(engine, tokenizer, schedule.scheduler, scaling_factor);
-        pipeline.map_err(|source| RuntimeError::Pipeline {
-            file: self.file,
+        let known = self.known_prompt();
+        let refused = |source| RuntimeError::Pipeline {
+            file: self.file.clone(),
             source: Box::new(source),
-        })
+        };
+        let pipeline = Pipeline::new(engine, tokenizer, schedule.scheduler, scaling_factor);
+        let mut pipeline = pipeline.map_err(refused)?;
+        if let Some((ids, values)) = known {
+            pipeline.remember(ids, values).map_err(refused)?;
+        }
+        Ok(pipeline)
+    }
+
+    /// The prompt whose encoding the file keeps: its token ids, and what the text encoder gives for them, for
+    /// [`Pipeline::remember`]. `None` when it keeps none, or in a form that this version does not know.
+    pub fn known_prompt(&self) -> Option<(Vec<u32>, Vec<f32>)> {
+        let words = |name: &str, wanted: DType| -> Option<Vec<[u8; 4]>> {
+            let view = self.container().tensor(Stage::TextEncoder, name).ok()?;
+            let (variant, data) = view.packed(LayoutId::CANONICAL)?;
+            let (words, rest) = data.as_chunks::<4>();
+            (variant.dtype == wanted && rest.is_empty()).then(|| words.to_vec())
+        };
+        let ids = words(KNOWN_PROMPT[0], DType::I32)?;
+        let values = words(KNOWN_PROMPT[1], DType::F32)?;
+        let ids = ids.into_iter().map(u32::from_le_bytes).collect();
+        Some((ids, values.into_iter().map(f32::from_le_bytes).collect()))
     }
 
     fn section(&self, section: &'static str, source: snapc_program::DecodeError) -> RuntimeError {

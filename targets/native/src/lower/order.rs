@@ -47,15 +47,15 @@ pub(super) fn is_plain(order: &[usize], dims: &[Dim]) -> bool {
 }
 
 /// The order of a reshaped value when no element moves; `None` when some would have to, because dimensions that are merged
-/// or that belong to one split are not neighbours.
+/// or that belong to one split are not neighbours. A dimension of size 1 stands behind the logical one before it, so that
+/// values that are joined along it are joined where they lie.
 pub(super) fn reshaped(order: &[usize], from: &[Dim], to: &[Dim]) -> Option<Order> {
     if is_plain(order, from) {
         return Some(plain(to.len()));
     }
     let groups = groups(from, to);
     let mut physical = moving(order, from);
-    let ones = (0..to.len()).filter(|&d| to[d] == Dim::Fixed(1));
-    let mut result: Order = ones.collect();
+    let mut result: Order = Vec::with_capacity(to.len());
     while let Some(first) = physical.first() {
         let (before, after) = groups.iter().find(|(before, _)| before.contains(first))?;
         if !physical.starts_with(before) {
@@ -63,6 +63,14 @@ pub(super) fn reshaped(order: &[usize], from: &[Dim], to: &[Dim]) -> Option<Orde
         }
         result.extend(after);
         physical.drain(..before.len());
+    }
+    for one in (0..to.len()).filter(|&d| to[d] == Dim::Fixed(1)) {
+        let at = if one == 0 {
+            0
+        } else {
+            position(&result, one - 1) + 1
+        };
+        result.insert(at, one);
     }
     Some(result)
 }
@@ -181,7 +189,7 @@ mod tests {
         let ones = dims("N,1,6,8,1");
         assert_eq!(
             reshaped(&[0, 2, 1], &tokens, &ones),
-            Some(vec![1, 4, 0, 3, 2])
+            Some(vec![0, 1, 3, 4, 2])
         );
     }
 }

@@ -43,9 +43,10 @@ pub use options::{ComputeUnits, CoreMl, Options, Provider};
 /// When the library or a model cannot be loaded, or the models do not make a pipeline.
 pub fn open_engine(artifact: &Path, options: &Options) -> Result<NetworkEngine<OrtNetwork>, Error> {
     let open = |kind| OrtNetwork::open(artifact, kind, options);
-    Ok(NetworkEngine::new(
+    Ok(NetworkEngine::with_timesteps(
         open(NetworkKind::TextEncoder)?,
         open(NetworkKind::Unet)?,
         open(NetworkKind::VaeDecoder)?,
+        &options.timesteps,
     )?)
 }

@@ -16,6 +16,10 @@ use crate::{Error, Options};
 /// Names of the batch axis in snapc's and in Optimum's models.
 const BATCH_NAMES: [&str; 2] = ["batch", "batch_size"];
 
+/// Accuracy of products with dequantized weights, `MatMulNBits`: 1 computes in f32. The default, 4, rounds the other operand
+/// to int8 as well, so that a model would give other values than it states.
+const PRODUCTS_OF_CODES: &str = "session.qdq_matmulnbits_accuracy_level";
+
 /// A model loaded by ONNX Runtime. Its first axes may be open; f16 and int64 are converted at its edges.
 #[derive(Debug)]
 pub struct OrtNetwork {
@@ -111,7 +115,9 @@ fn configure(
     kind: NetworkKind,
     options: &Options,
 ) -> Result<SessionBuilder, ort::Error> {
-    let mut builder = builder.with_optimization_level(GraphOptimizationLevel::All)?;
+    let mut builder = builder
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_config_entry(PRODUCTS_OF_CODES, "1")?;
     if let Some(threads) = options.threads {
         builder = builder.with_intra_threads(threads.get())?;
     }

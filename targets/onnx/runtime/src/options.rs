@@ -21,6 +21,8 @@ pub struct Options {
     /// Binds open batches to 2 for the UNet, which is both halves of the guidance, and to 1 for the others. Providers that
     /// compile a graph, such as Core ML's, take more of a graph whose shapes are known.
     pub fixed_batch: bool,
+    /// `timesteps` of the artifact's `snap.json`, for an artifact with `"interface": "snap"`; others need none.
+    pub timesteps: Vec<usize>,
 }
 
 /// An execution provider besides the CPU.

@@ -5,6 +5,7 @@
 //! small constants, shared by content.
 
 mod attribute;
+mod encoded;
 mod names;
 mod node;
 
@@ -17,6 +18,7 @@ use snapc_target::TargetError;
 
 use self::names::Names;
 pub(crate) use self::node::is_native;
+use crate::emit::OPSET;
 use crate::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto, data_type};
 
 /// A constant of the model.
@@ -26,11 +28,39 @@ pub(crate) struct Initializer {
     pub(crate) name: String,
     /// Its data.
     pub(crate) tensor: LazyTensor,
+    /// Element type as `TensorProto.DataType`.
+    pub(crate) data_type: i32,
+    /// Dimensions.
+    pub(crate) dims: Vec<usize>,
+}
+
+impl Initializer {
+    /// A tensor as it is.
+    pub(crate) fn new(name: &str, tensor: LazyTensor) -> Self {
+        Initializer {
+            name: name.to_owned(),
+            data_type: data_type(tensor.dtype()),
+            dims: tensor.shape().to_vec(),
+            tensor,
+        }
+    }
+
+    /// Codes, one per byte, as elements of 4 bits: the first of two in the lower half of a byte.
+    fn nibbles(name: &str, codes: LazyTensor, data_type: i32) -> Self {
+        Initializer {
+            name: name.to_owned(),
+            data_type,
+            dims: codes.shape().to_vec(),
+            tensor: codes.pack(4),
+        }
+    }
 }
 
 /// An ONNX graph whose constants are still lazy.
 #[derive(Debug)]
 pub(crate) struct Lowered {
+    /// The ONNX operator set that the nodes are of.
+    pub(crate) opset: i64,
     /// Everything but the initializers.
     pub(crate) graph: GraphProto,
     /// The initializers in the order of first use.
@@ -60,6 +90,14 @@ pub(crate) fn lower(graph: &Verified<'_>) -> Result<Lowered, TargetError> {
     }
     lowering.declare_outputs();
     Ok(lowering.lowered)
+}
+
+/// The operator set that a graph is written in: [`OPSET`], or the first one that has the forms of its codes.
+fn needed_opset(graph: &Graph) -> i64 {
+    let weights = graph.weights().iter();
+    let weights = weights.map(|w| encoded::needed_opset(&w.tensor));
+    let nodes = graph.nodes().iter().map(|n| node::needed_opset(graph, n));
+    weights.chain(nodes).fold(OPSET, i64::max)
 }
 
 /// How the data of a weight is laid out in the model.
@@ -110,6 +148,7 @@ impl<'a> Lowering<'a> {
             weights: BTreeMap::new(),
             constants: BTreeMap::new(),
             lowered: Lowered {
+                opset: needed_opset(graph),
                 graph: GraphProto {
                     name: Some(graph.name().to_owned()),
                     ..GraphProto::default()
@@ -181,25 +220,45 @@ impl<'a> Lowering<'a> {
             WeightForm::Plain => (weight.name.clone(), tensor),
             WeightForm::Transposed => (
                 format!("{}/transposed", weight.name),
-                tensor.permute(&[1, 0]),
+                tensor.permute_codes(&[1, 0]),
             ),
             WeightForm::Channels => {
                 let channels = tensor.elements();
-                (weight.name.clone(), tensor.reshape(&[channels, 1, 1]))
+                (weight.name.clone(), tensor.reshape_codes(&[channels, 1, 1]))
             }
         };
-        let name = self.add_initializer(&wanted, tensor);
+        let name = match tensor.encoding() {
+            Some(encoding) => encoded::lower(self, &wanted, &tensor, encoding),
+            None => self.add_initializer(&wanted, tensor),
+        };
         self.weights.insert((id, form), name.clone());
         name
     }
 
     fn add_initializer(&mut self, wanted: &str, tensor: LazyTensor) -> String {
-        let name = self.names.unique(wanted);
-        self.lowered.initializers.push(Initializer {
-            name: name.clone(),
-            tensor,
-        });
+        self.add(Initializer::new(wanted, tensor))
+    }
+
+    /// Adds a constant under the name that it wants, or the next free one.
+    fn add(&mut self, mut initializer: Initializer) -> String {
+        let name = self.names.unique(&initializer.name);
+        initializer.name.clone_from(&name);
+        self.lowered.initializers.push(initializer);
         name
+    }
+
+    /// A list of sizes or positions as an operand.
+    fn sizes(&mut self, values: &[usize]) -> String {
+        let values: Vec<i64> = values.iter().map(|&v| v as i64).collect();
+        self.int_list(&values)
+    }
+
+    /// A few bytes of these dimensions as an operand.
+    fn bytes(&mut self, shape: &[usize], values: &[u8]) -> String {
+        let text: Vec<String> = values.iter().map(ToString::to_string).collect();
+        let rank = shape.len();
+        let tensor = LazyTensor::from_u8(shape, values);
+        self.constant(&format!("bytes{rank}/{}", text.join(",")), tensor)
     }
 
     /// A list of integers as an operand.
@@ -230,11 +289,14 @@ impl<'a> Lowering<'a> {
     ) -> String {
         let name = self.names.unique(&format!("{origin}/{op_type}"));
         self.push_node(name.clone(), op_type, inputs, name.clone(), attributes);
-        self.lowered
-            .graph
-            .value_info
-            .push(ValueInfoProto::tensor(&name, ty));
+        self.declare(&name, ty);
         name
+    }
+
+    /// States the type of a value in between.
+    fn declare(&mut self, name: &str, ty: &TensorType) {
+        let info = ValueInfoProto::tensor(name, ty);
+        self.lowered.graph.value_info.push(info);
     }
 
     /// Adds the node that defines the result of an IR node.

@@ -1,7 +1,7 @@
-//! The ONNX form of each operator (opset 17).
+//! The ONNX form of each operator, in operator set 17 and those after it.
 
-use snapc_ir::ops::{Conv2d, Gather, GroupNorm, LayerNorm, UpsampleNearest};
-use snapc_ir::{DType, Dim, LazyTensor, Node, Op, Shape, TensorType, ValueDef, ValueId};
+use snapc_ir::ops::{Conv2d, FakeQuantize, Gather, GroupNorm, LayerNorm, UpsampleNearest};
+use snapc_ir::{DType, Dim, Graph, LazyTensor, Node, Op, Shape, TensorType, ValueDef, ValueId};
 use snapc_target::TargetError;
 
 use super::attribute::{float, int, ints, string};
@@ -40,14 +40,11 @@ pub(super) fn lower(cx: &mut Lowering<'_>, node: &Node) -> Result<(), TargetErro
         }
         Op::Conv2d(op) => conv2d(cx, node, op),
         Op::Gather(op) => gather(cx, node, op),
+        Op::FakeQuantize(op) => fake_quantize(cx, node, op),
         Op::GroupNorm(op) => group_norm(cx, node, op),
         Op::LayerNorm(op) => layer_norm(cx, node, op),
         Op::Linear(_) => linear(cx, node),
-        Op::ReduceMean(op) => {
-            let inputs = cx.operands(node);
-            let attributes = vec![ints("axes", &op.axes), int("keepdims", 1)];
-            cx.define(node, "ReduceMean", inputs, attributes);
-        }
+        Op::ReduceMean(op) => reduce_mean(cx, node, &op.axes),
         Op::Reshape(_) => reshape(cx, node),
         Op::Slice(op) => {
             let mut inputs = cx.operands(node);
@@ -66,7 +63,6 @@ pub(super) fn lower(cx: &mut Lowering<'_>, node: &Node) -> Result<(), TargetErro
         }
         Op::UpsampleNearest(op) => upsample_nearest(cx, node, op),
         Op::Attention(_)
-        | Op::FakeQuantize(_)
         | Op::Gelu(_)
         | Op::QuickGelu(_)
         | Op::Silu(_)
@@ -85,6 +81,60 @@ pub(super) fn lower(cx: &mut Lowering<'_>, node: &Node) -> Result<(), TargetErro
 fn elementwise(cx: &mut Lowering<'_>, node: &Node, op_type: &str) {
     let inputs = cx.operands(node);
     cx.define(node, op_type, inputs, Vec::new());
+}
+
+/// The operator set that the form of a node needs; 0 when any has it.
+pub(super) fn needed_opset(graph: &Graph, node: &Node) -> i64 {
+    match &node.op {
+        Op::FakeQuantize(op) if grid_type(graph.ty(node.result).dtype, op) == DType::F16 => 19,
+        _ => 0,
+    }
+}
+
+/// The type in which `QuantizeLinear` computes: f32, or f16 where that holds the scale.
+fn grid_type(dtype: DType, op: &FakeQuantize) -> DType {
+    let scale = LazyTensor::from_f32(&[], &[op.scale]).cast(dtype);
+    let held = scale.to_f32().is_ok_and(|held| held == [op.scale]);
+    match dtype {
+        DType::F16 if held => DType::F16,
+        _ => DType::F32,
+    }
+}
+
+/// `QuantizeLinear` to uint8 and `DequantizeLinear`, between casts where the type of the values does not hold the scale.
+fn fake_quantize(cx: &mut Lowering<'_>, node: &Node, op: &FakeQuantize) {
+    let ty = cx.graph.ty(node.result).clone();
+    let grid = TensorType::new(grid_type(ty.dtype, op), ty.shape.clone());
+    let cast = |to: DType| vec![int("to", i64::from(data_type(to)))];
+    let mut x = cx.value(node.operands[0]);
+    if grid.dtype != ty.dtype {
+        x = cx.push(&node.name, "Cast", vec![x], cast(grid.dtype), &grid);
+    }
+    let scale = LazyTensor::from_f32(&[], &[op.scale]).cast(grid.dtype);
+    let scale = cx.constant(&format!("{}/{}", grid.dtype, op.scale), scale);
+    let zero_point = cx.bytes(&[], &[op.zero_point as u8]);
+    let codes = TensorType::new(DType::U8, ty.shape.clone());
+    let inputs = vec![x, scale.clone(), zero_point.clone()];
+    let codes = cx.push(&node.name, "QuantizeLinear", inputs, Vec::new(), &codes);
+    let inputs = vec![codes, scale, zero_point];
+    if grid.dtype == ty.dtype {
+        cx.define(node, "DequantizeLinear", inputs, Vec::new());
+        return;
+    }
+    let wide = cx.push(&node.name, "DequantizeLinear", inputs, Vec::new(), &grid);
+    cx.define(node, "Cast", vec![wide], cast(ty.dtype));
+}
+
+/// The axes are an attribute before operator set 18 and an operand since.
+fn reduce_mean(cx: &mut Lowering<'_>, node: &Node, axes: &[usize]) {
+    let mut inputs = cx.operands(node);
+    let mut attributes = vec![int("keepdims", 1)];
+    if cx.lowered.opset < 18 {
+        attributes.insert(0, ints("axes", axes));
+    } else {
+        inputs.push(cx.sizes(axes));
+    }
+    cx.define(node, "ReduceMean", inputs, attributes);
 }
 
 /// ONNX counts positions in int64, the IR in int32.

@@ -6,6 +6,7 @@ use snapc_ir::eval::weight_tensor;
 use snapc_ir::{DType, Dim, Graph, LazyTensor, Op, Shape, Tensor, TensorType, ValueId};
 
 use super::error::Fault;
+use super::ops::Grid;
 use super::tensor::{elements, lazy};
 
 /// Results with more elements are not computed while a model is read.
@@ -13,7 +14,7 @@ const MAX_FOLDED: usize = 1 << 20;
 /// Elements that are computed in all, so that a small file cannot ask for endless work.
 const MAX_FOLDED_IN_ALL: usize = 1 << 26;
 /// Steps that a lazy constant takes before it is left to the graph.
-const MAX_LAZY_STEPS: usize = 8;
+const MAX_LAZY_STEPS: usize = 12;
 
 /// A value of the model.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,8 @@ struct Constant {
     name: String,
     tensor: LazyTensor,
     is_parameter: bool,
+    /// The codes that it is a cast of, as a position in the list.
+    widened_from: Option<usize>,
     /// Its value in the graph, when something there uses it.
     value: Option<ValueId>,
 }
@@ -38,6 +41,8 @@ pub(super) struct Builder {
     pub(super) graph: Graph,
     /// Values of the model by name.
     pub(super) values: BTreeMap<String, Operand>,
+    /// Values of the model that are codes, and what these stand for; as operands they are the floats.
+    pub(super) codes: BTreeMap<String, Grid>,
     constants: Vec<Constant>,
     folded: usize,
 }
@@ -47,6 +52,7 @@ impl Builder {
         Builder {
             graph: Graph::new(name),
             values: BTreeMap::new(),
+            codes: BTreeMap::new(),
             constants: Vec::new(),
             folded: 0,
         }
@@ -127,9 +133,34 @@ impl Builder {
             name: name.to_owned(),
             tensor,
             is_parameter,
+            widened_from: None,
             value: None,
         });
         Operand::Constant(self.constants.len() - 1)
+    }
+
+    /// Constant bytes as wider integers, cast when they are used.
+    pub(super) fn widened(&mut self, operand: Operand, to: DType) -> Option<Operand> {
+        let Operand::Constant(i) = operand else {
+            return None;
+        };
+        let Constant { name, tensor, .. } = &self.constants[i];
+        if !matches!(tensor.dtype(), DType::I8 | DType::U8) {
+            return None;
+        }
+        let (name, wide) = (name.clone(), tensor.clone().cast(to));
+        let wide = self.push(&name, wide, false);
+        self.constants.last_mut()?.widened_from = Some(i);
+        Some(wide)
+    }
+
+    /// The unsigned bytes that constant integers have been cast from.
+    pub(super) fn narrow_codes(&self, operand: Operand) -> Option<&LazyTensor> {
+        let Operand::Constant(i) = operand else {
+            return None;
+        };
+        let codes = &self.constants[self.constants[i].widened_from?].tensor;
+        (codes.dtype() == DType::U8).then_some(codes)
     }
 
     /// The value in the graph; a constant is added at its first use.
@@ -208,8 +239,8 @@ impl Builder {
             return None;
         }
         let tensor = match op {
-            Op::Reshape(op) => tensor.reshape(&Shape(op.shape.clone()).to_fixed()?),
-            Op::Transpose(op) => tensor.permute(&op.perm),
+            Op::Reshape(op) => tensor.reshape_codes(&Shape(op.shape.clone()).to_fixed()?),
+            Op::Transpose(op) => tensor.permute_codes(&op.perm),
             Op::Slice(op) => tensor.slice(op.axis, op.start, op.end),
             Op::Cast(op) if op.to.is_float() && tensor.dtype().is_float() => tensor.cast(op.to),
             _ => return None,

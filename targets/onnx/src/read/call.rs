@@ -24,6 +24,7 @@ pub(super) struct Call<'a> {
     pub(super) results: usize,
     /// Files that a constant among the attributes may point to.
     pub(super) files: &'a mut DataFiles,
+    node: &'a NodeProto,
     inputs: Vec<Option<Operand>>,
     attributes: BTreeMap<&'a str, &'a AttributeProto>,
 }
@@ -41,7 +42,14 @@ impl<'a> Call<'a> {
         files: &'a mut DataFiles,
     ) -> Result<Self, Fault> {
         let mut inputs = Vec::with_capacity(node.input.len());
-        for input in &node.input {
+        let op = node.op_type.as_deref().unwrap_or_default();
+        for (i, input) in node.input.iter().enumerate() {
+            let takes_codes = op == "DequantizeLinear" && i == 0;
+            if builder.codes.contains_key(input) && !takes_codes {
+                return Err(Fault::unsupported(format!(
+                    "operand '{input}' are codes of QuantizeLinear, which only DequantizeLinear takes"
+                )));
+            }
             inputs.push(match input.as_str() {
                 "" => None,
                 input => Some(*builder.values.get(input).ok_or_else(|| {
@@ -60,13 +68,24 @@ impl<'a> Call<'a> {
         }
         Ok(Call {
             name,
-            op: node.op_type.as_deref().unwrap_or_default(),
+            op,
             opset,
             results: node.output.len(),
             files,
+            node,
             inputs,
             attributes,
         })
+    }
+
+    /// Name of an operand; empty when it is left out.
+    pub(super) fn operand_name(&self, i: usize) -> &'a str {
+        self.node.input.get(i).map_or("", String::as_str)
+    }
+
+    /// Name of the first result.
+    pub(super) fn result_name(&self) -> &'a str {
+        self.node.output.first().map_or("", String::as_str)
     }
 
     /// An operand that must be given.

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use snapc_ir::BuildError;
-
 /// Why a model cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -79,9 +77,6 @@ pub enum ReadError {
         /// What is wrong.
         reason: String,
     },
-    /// The composites of the graph cannot be put together; a bug in the reader.
-    #[error(transparent)]
-    Build(#[from] BuildError),
 }
 
 /// What is wrong with a node, before its name is known to the message.

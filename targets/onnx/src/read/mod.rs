@@ -1,7 +1,7 @@
 //! The reader: a model, ours or foreign, as a graph of the IR.
 //!
 //! ```text
-//! model.onnx ── map ── scan ── decode ── bind inputs ── nodes, constants folded ── recognize ─► ir::Graph
+//! model.onnx ── map ── scan ── decode ── bind inputs ── nodes, constants folded ─► ir::Graph
 //! ```
 //!
 //! * **Sizes are numbers.** Symbolic dimensions are bound when the model is read, so that the arithmetic that exporters
@@ -9,9 +9,11 @@
 //! * **Weights stay where they are.** The model and its external data are mapped, and constants point into them.
 //! * **Files are not trusted.** The number of messages is checked before they are decoded, sizes before anything is
 //!   allocated, and external data must lie in the model's folder.
+//! * **Codes stay codes.** Weights that `DequantizeLinear` or a table makes floats of are encoded weights of the graph;
+//!   activations that go through `QuantizeLinear` and back are `fake_quantize`.
 //! * **Operators** are those of Stable Diffusion's networks as snapc and `torch.onnx` write them, operator sets 13 to
-//!   23; one that has no form in the IR is an error that names it. Each becomes primitives of the IR, and
-//!   [`snapc_target::recognize`] finds the composites.
+//!   23; one that has no form in the IR is an error that names it. Each becomes primitives of the IR; the
+//!   passes of the pipeline `recognize` find the composites.
 //!
 //! No code is shared with the writer but the messages of [`crate::proto`].
 
@@ -23,13 +25,14 @@ mod input;
 mod ops;
 mod scan;
 mod tensor;
+mod unpack;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use prost::Message;
 use prost::bytes::Bytes;
-use snapc_ir::Graph;
+use snapc_ir::{Graph, LazyTensor};
 use snapc_target::MappedFile;
 
 use self::builder::Builder;
@@ -70,11 +73,16 @@ pub fn read(model: &Path, dims: &BTreeMap<String, usize>) -> Result<Graph, ReadE
     };
     reader.constants()?;
     reader.inputs(dims)?;
+    let mut unpacked = unpack::find(&graph, &reader.builder);
     for (i, node) in graph.node.iter().enumerate() {
-        reader.node(i, node)?;
+        match unpacked.codes.remove(&i) {
+            Some(codes) => reader.codes(i, node, codes)?,
+            None if unpacked.inner.contains(&i) => {}
+            None => reader.node(i, node)?,
+        }
     }
     reader.outputs()?;
-    Ok(snapc_target::recognize(&reader.builder.graph)?)
+    Ok(reader.builder.graph)
 }
 
 /// The operator set and the graph of a model.
@@ -185,6 +193,21 @@ impl Reader<'_> {
         read.map_err(|fault| self.node_error(node, fault))
     }
 
+    /// The node in which unpacked codes end.
+    fn codes(
+        &mut self,
+        index: usize,
+        node: &NodeProto,
+        codes: LazyTensor,
+    ) -> Result<(), ReadError> {
+        let operand = self.builder.constant(&node_name(index, node), codes);
+        let output = node.output.first().cloned().unwrap_or_default();
+        match self.builder.values.insert(output, operand) {
+            None => Ok(()),
+            Some(_) => Err(self.node_error(node, Fault::malformed("its result is defined twice"))),
+        }
+    }
+
     fn call(&mut self, name: &str, node: &NodeProto) -> Result<(), Fault> {
         if !is_onnx(node.domain.as_deref()) {
             let domain = node.domain.as_deref().unwrap_or_default();
@@ -249,6 +272,12 @@ impl Reader<'_> {
             let name = output.name.as_deref().unwrap_or_default();
             if name.is_empty() || !declared.insert(name) {
                 return Err(fault(name, "the name is empty or given twice"));
+            }
+            if self.builder.codes.contains_key(name) {
+                return Err(fault(
+                    name,
+                    "codes of QuantizeLinear are no output of the IR",
+                ));
             }
             let operand = self.builder.values.get(name).copied();
             let operand = operand.ok_or_else(|| fault(name, "no node defines it"))?;

@@ -7,7 +7,7 @@ use snapc_ir::tensor::Elements;
 use snapc_ir::{DType, LazyTensor, Tensor};
 
 use super::external::DataFiles;
-use crate::proto::{DOUBLE, EXTERNAL, TensorProto, element_type};
+use crate::proto::{DOUBLE, EXTERNAL, INT4, TensorProto, UINT4, element_type};
 
 /// Largest size of a dimension.
 const MAX_DIM: usize = 1 << 40;
@@ -26,23 +26,29 @@ pub(super) fn constant(tensor: &TensorProto, files: &mut DataFiles) -> Result<La
         .collect::<Option<_>>()
         .ok_or_else(|| format!("a dimension of {:?} is negative", tensor.dims))?;
     let elements = elements(&shape)?;
+    if let Some(dtype) = nibble_type(data_type) {
+        let bytes = data(tensor, elements.div_ceil(2), files)?;
+        let packed = LazyTensor::from_buffer(
+            Arc::new(bytes.clone()),
+            0..bytes.len(),
+            DType::U8,
+            &[bytes.len()],
+        );
+        return Ok(packed.unpack(4, dtype, &shape));
+    }
     let width = match (element_type(data_type), data_type) {
         (Some(dtype), _) => dtype.size(),
         (None, DOUBLE) => size_of::<f64>(),
         (None, _) => {
             return Err(format!(
-                "element type {data_type} is not supported; f32, f16, bf16, f64, i32, i64 and bool are"
+                "element type {data_type} is not supported; f32, f16, bf16, f64, i64, i32, i8, u8, int4, uint4 and bool are"
             ));
         }
     };
     let bytes = elements
         .checked_mul(width)
         .ok_or("its shape has too many bytes")?;
-    let bytes = if tensor.data_location.unwrap_or_default() == EXTERNAL {
-        files.bytes(tensor, bytes)?
-    } else {
-        inline(tensor, data_type, bytes)?
-    };
+    let bytes = data(tensor, bytes, files)?;
     if data_type == DOUBLE {
         let wide = bytes.chunks_exact(size_of::<f64>());
         let narrow = wide.map(|b| f64::from_le_bytes(b.try_into().expect("chunks of 8")) as f32);
@@ -58,6 +64,24 @@ pub(super) fn constant(tensor: &TensorProto, files: &mut DataFiles) -> Result<La
     ))
 }
 
+/// The type of one code in a byte, for elements of 4 bits.
+fn nibble_type(data_type: i32) -> Option<DType> {
+    match data_type {
+        INT4 => Some(DType::I8),
+        UINT4 => Some(DType::U8),
+        _ => None,
+    }
+}
+
+/// The bytes of a tensor, `expected` of them.
+fn data(tensor: &TensorProto, expected: usize, files: &mut DataFiles) -> Result<Bytes, String> {
+    if tensor.data_location.unwrap_or_default() == EXTERNAL {
+        files.bytes(tensor, expected)
+    } else {
+        inline(tensor, tensor.data_type.unwrap_or_default(), expected)
+    }
+}
+
 /// The bytes in the model itself, `expected` of them.
 fn inline(tensor: &TensorProto, data_type: i32, expected: usize) -> Result<Bytes, String> {
     let bytes = match (&tensor.raw_data, element_type(data_type)) {
@@ -71,6 +95,10 @@ fn inline(tensor: &TensorProto, data_type: i32, expected: usize) -> Result<Bytes
         }
         (None, Some(DType::I8 | DType::U8)) => gathered(&tensor.int32_data, |v| [v as u8]),
         (None, Some(DType::Bool)) => gathered(&tensor.int32_data, |v| [u8::from(v != 0)]),
+        // Two to a byte, the first in the lower half.
+        (None, None) if nibble_type(data_type).is_some() => {
+            gathered(&tensor.int32_data, |v| [v as u8])
+        }
         (None, None) => gathered(&tensor.double_data, |v| v.to_le_bytes()),
     };
     if bytes.len() != expected {
@@ -119,6 +147,14 @@ pub(super) fn lazy(tensor: &Tensor, dtype: DType) -> LazyTensor {
             let bytes: Vec<u8> = v.iter().map(|&i| u8::from(i != 0)).collect();
             let range = 0..bytes.len();
             LazyTensor::from_buffer(Arc::new(bytes), range, DType::Bool, &tensor.shape)
+        }
+        (Elements::Int(v), DType::I8) => {
+            let narrow: Vec<i8> = v.iter().map(|&i| i as i8).collect();
+            LazyTensor::from_i8(&tensor.shape, &narrow)
+        }
+        (Elements::Int(v), DType::U8) => {
+            let narrow: Vec<u8> = v.iter().map(|&i| i as u8).collect();
+            LazyTensor::from_u8(&tensor.shape, &narrow)
         }
         (Elements::Int(v), _) => LazyTensor::from_i64(&tensor.shape, v),
     }

@@ -41,26 +41,100 @@ fn expected(graph: &str) -> (&'static [Feature], &'static [Feature]) {
 /// Compares the features of a graph with the contract.
 pub(super) fn check(proto: &GraphProto, graph: &str, report: &mut Report<'_>) {
     let (inputs, outputs) = expected(graph);
-    check_list("input", &proto.input, inputs, report);
-    check_list("output", &proto.output, outputs, report);
+    match graph {
+        "text_encoder" => {
+            check_list("input", &proto.input, inputs, report);
+            // What follows are projections for the UNet.
+            let (first, more) = split(&proto.output, outputs.len());
+            check_list("output", first, outputs, report);
+            check_projections("output", more, report);
+        }
+        "unet" if proto.input.iter().any(|f| name(f) == STEP.0) => {
+            check_specialized(&proto.input, inputs, report);
+            check_list("output", &proto.output, outputs, report);
+        }
+        _ => {
+            check_list("input", &proto.input, inputs, report);
+            check_list("output", &proto.output, outputs, report);
+        }
+    }
+}
+
+/// The number of the step, in a UNet that is specialised to a run.
+const STEP: Feature = Feature("step", &[INT64], 1);
+
+/// The inputs of a specialised UNet: `step` beside or in place of the timestep, and projections in place of the text
+/// embeddings, or behind what is left of the plain inputs.
+fn check_specialized(found: &[ValueInfoProto], plain: &[Feature], report: &mut Report<'_>) {
+    let by_name = |wanted: &str| found.iter().find(|f| name(f) == wanted);
+    for feature in plain.iter().chain([&STEP]) {
+        match by_name(feature.0) {
+            Some(info) => check_feature("input", info, feature, report),
+            None if feature.0 == "sample" => {
+                report.add(
+                    "feature",
+                    "inputs".to_owned(),
+                    "there is no 'sample'".to_owned(),
+                );
+            }
+            None => {}
+        }
+    }
+    let known = |f: &&ValueInfoProto| {
+        let mut features = plain.iter().chain([&STEP]);
+        features.any(|feature| feature.0 == name(f))
+    };
+    let more = found.iter().filter(|f| !known(f));
+    check_projections("input", more, report);
+}
+
+/// Projections of the text: floats with the batch in front.
+fn check_projections<'a>(
+    kind: &str,
+    found: impl IntoIterator<Item = &'a ValueInfoProto>,
+    report: &mut Report<'_>,
+) {
+    for info in found {
+        let tensor = info.ty.as_ref().and_then(|t| t.tensor_type.as_ref());
+        let rank = tensor
+            .and_then(|t| t.shape.as_ref())
+            .map_or(0, |s| s.dim.len());
+        let message = match problem(tensor, REAL, rank) {
+            None if rank < 2 => Some("a projection has a batch and values".to_owned()),
+            message => message,
+        };
+        if let Some(message) = message {
+            report.add("feature", format!("{kind} '{}'", name(info)), message);
+        }
+    }
+}
+
+fn split(found: &[ValueInfoProto], at: usize) -> (&[ValueInfoProto], &[ValueInfoProto]) {
+    found.split_at(at.min(found.len()))
+}
+
+fn name(info: &ValueInfoProto) -> &str {
+    info.name.as_deref().unwrap_or_default()
 }
 
 fn check_list(kind: &str, found: &[ValueInfoProto], expected: &[Feature], report: &mut Report<'_>) {
-    let names: Vec<&str> = found
-        .iter()
-        .map(|f| f.name.as_deref().unwrap_or_default())
-        .collect();
+    let names: Vec<&str> = found.iter().map(name).collect();
     let wanted: Vec<&str> = expected.iter().map(|f| f.0).collect();
     if names != wanted {
         let message = format!("expected {}, found {}", wanted.join(", "), names.join(", "));
         report.add("feature", format!("{kind}s"), message);
         return;
     }
-    for (info, Feature(name, types, rank)) in found.iter().zip(expected) {
-        let tensor = info.ty.as_ref().and_then(|t| t.tensor_type.as_ref());
-        if let Some(message) = problem(tensor, types, *rank) {
-            report.add("feature", format!("{kind} '{name}'"), message);
-        }
+    for (info, feature) in found.iter().zip(expected) {
+        check_feature(kind, info, feature, report);
+    }
+}
+
+fn check_feature(kind: &str, info: &ValueInfoProto, expected: &Feature, report: &mut Report<'_>) {
+    let Feature(name, types, rank) = expected;
+    let tensor = info.ty.as_ref().and_then(|t| t.tensor_type.as_ref());
+    if let Some(message) = problem(tensor, types, *rank) {
+        report.add("feature", format!("{kind} '{name}'"), message);
     }
 }
 

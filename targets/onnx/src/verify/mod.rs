@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `file` | models, configurations and the pipeline index are regular files of at most 256 MiB |
 //! | `decode` | a model is a protobuf message with a graph; the index is a JSON object |
-//! | `version` | IR version 8, operator set 17 of the ONNX domain and no other |
+//! | `version` | operator set 17, 18, 19 or 21 of the ONNX domain and no other, the IR version that came with it |
 //! | `name` | nodes, values and initializers have non-empty names, each given once |
 //! | `order` | a value is defined before it is used; outputs are defined |
 //! | `operator` | only operators that snapc writes, with the number of operands they take |
 //! | `attribute` | attributes are named once and hold a number, numbers or a string |
+//! | `codes` | codes, scales and zero points fit each other, and the operator set has their form |
 //! | `feature` | inputs and outputs are those of the contract |
 //! | `tensor` | an initializer has a known element type and as many bytes as its dimensions ask for |
 //! | `external-path` | external data lies beside its model: no absolute path, no `..`, no link that leaves the folder |
@@ -16,6 +17,7 @@
 //!
 //! Files are not trusted: whatever they hold, the result is findings and not a panic.
 
+mod codes;
 mod feature;
 mod model;
 mod tensor;

@@ -6,26 +6,31 @@ use std::path::Path;
 
 use snapc_target::TargetError;
 
-use super::{Report, feature, tensor};
-use crate::emit::{IR_VERSION, OPSET};
+use super::{Report, codes, feature, tensor};
+use crate::emit::VERSIONS;
 use crate::proto::{
     ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, ATTRIBUTE_STRING, GraphProto, ModelProto,
     NodeProto,
 };
 
 /// Operators that snapc writes, with the number of operands they take.
-const OPERATORS: [(&str, RangeInclusive<usize>); 29] = [
+const OPERATORS: [(&str, RangeInclusive<usize>); 35] = [
     ("Add", 2..=2),
     ("ArgMax", 1..=1),
+    ("BitShift", 2..=2),
+    ("BitwiseAnd", 2..=2),
+    ("BitwiseOr", 2..=2),
     ("Cast", 1..=1),
     ("Concat", 1..=usize::MAX),
     ("Conv", 2..=3),
     ("Cos", 1..=1),
+    ("DequantizeLinear", 2..=3),
     ("Div", 2..=2),
     ("Equal", 2..=2),
     ("Erf", 1..=1),
     ("Exp", 1..=1),
     ("Gather", 2..=2),
+    ("GatherElements", 2..=2),
     ("GatherND", 2..=2),
     ("Gemm", 2..=3),
     ("Identity", 1..=1),
@@ -33,7 +38,8 @@ const OPERATORS: [(&str, RangeInclusive<usize>); 29] = [
     ("LayerNormalization", 2..=3),
     ("MatMul", 2..=2),
     ("Mul", 2..=2),
-    ("ReduceMean", 1..=1),
+    ("QuantizeLinear", 3..=3),
+    ("ReduceMean", 1..=2),
     ("Reshape", 2..=2),
     ("Resize", 3..=3),
     ("Sigmoid", 1..=1),
@@ -56,7 +62,7 @@ pub(super) fn check(
     folder: &Path,
     report: &mut Report<'_>,
 ) -> Result<(), TargetError> {
-    check_versions(model, report);
+    let opset = check_versions(model, report);
     let Some(proto) = &model.graph else {
         report.add("decode", "", "the model has no graph");
         return Ok(());
@@ -66,19 +72,15 @@ pub(super) fn check(
         check_operator(node, report);
         check_attributes(node, report);
     }
+    if let Some(opset) = opset {
+        codes::check(proto, opset, report);
+    }
     feature::check(proto, graph, report);
     tensor::check(&proto.initializer, folder, report)
 }
 
-fn check_versions(model: &ModelProto, report: &mut Report<'_>) {
-    let ir_version = model.ir_version.unwrap_or_default();
-    if ir_version != IR_VERSION {
-        report.add(
-            "version",
-            "",
-            format!("IR version {ir_version}, expected {IR_VERSION}"),
-        );
-    }
+/// The operator set of a model; `None` and a finding when snapc writes no such set.
+fn check_versions(model: &ModelProto, report: &mut Report<'_>) -> Option<i64> {
     let imports = model.opset_import.iter();
     let imports: Vec<(&str, i64)> = imports
         .map(|o| {
@@ -88,10 +90,21 @@ fn check_versions(model: &ModelProto, report: &mut Report<'_>) {
             )
         })
         .collect();
-    if imports != [("", OPSET)] {
-        let message =
-            format!("operator sets {imports:?}, expected {OPSET} of the ONNX domain alone");
-        report.add("version", "", message);
+    let ir_version = model.ir_version.unwrap_or_default();
+    let known = VERSIONS.map(|(opset, _)| opset);
+    match imports.as_slice() {
+        [("", opset)] if VERSIONS.contains(&(*opset, ir_version)) => Some(*opset),
+        [("", opset)] if known.contains(opset) => {
+            let message = format!("IR version {ir_version} with operator set {opset}");
+            report.add("version", "", message);
+            Some(*opset)
+        }
+        _ => {
+            let message =
+                format!("operator sets {imports:?}, expected one of {known:?} of the ONNX domain");
+            report.add("version", "", message);
+            None
+        }
     }
 }
 

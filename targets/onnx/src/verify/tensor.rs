@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use snapc_target::TargetError;
 
 use super::Report;
-use crate::proto::{EXTERNAL, TensorProto, element_type};
+use crate::proto::{EXTERNAL, INT4, TensorProto, UINT4, element_type};
 
 /// Every offset in a data file is a multiple of this.
 const ALIGNMENT: u64 = 64;
@@ -76,10 +76,15 @@ fn check_overlaps(ranges: &BTreeMap<(&str, u64), u64>, report: &mut Report<'_>) 
 
 /// Bytes that the dimensions and the element type ask for; `None` when there is no such number.
 fn byte_len(tensor: &TensorProto) -> Option<u64> {
-    let size = element_type(tensor.data_type?)?.size() as u64;
-    tensor.dims.iter().try_fold(size, |bytes, &dim| {
-        bytes.checked_mul(u64::try_from(dim).ok()?)
-    })
+    let product = |first: u64| {
+        tensor.dims.iter().try_fold(first, |product, &dim| {
+            product.checked_mul(u64::try_from(dim).ok()?)
+        })
+    };
+    match tensor.data_type? {
+        INT4 | UINT4 => Some(product(1)?.div_ceil(2)),
+        other => product(element_type(other)?.size() as u64),
+    }
 }
 
 /// Where an external tensor lies: file, first byte, end. `None` and a finding when that is not a place.

@@ -86,6 +86,16 @@ pub struct Call {
 
 /// Checks the models with onnx's checker and gives what ONNX Runtime computes, call by call. Files are put in `dir`.
 pub fn run_onnx(calls: &[Call], dir: &Path) -> Vec<BTreeMap<String, Tensor>> {
+    run_calls(calls, false, dir)
+}
+
+/// As [`run_onnx`] without the optimisations of ONNX Runtime, which replace products of dequantized values by such in
+/// integers.
+pub fn run_onnx_as_written(calls: &[Call], dir: &Path) -> Vec<BTreeMap<String, Tensor>> {
+    run_calls(calls, true, dir)
+}
+
+fn run_calls(calls: &[Call], plain: bool, dir: &Path) -> Vec<BTreeMap<String, Tensor>> {
     let mut list = Vec::new();
     for (i, call) in calls.iter().enumerate() {
         let inputs = dir.join(format!("{i}.inputs.safetensors"));
@@ -94,6 +104,7 @@ pub fn run_onnx(calls: &[Call], dir: &Path) -> Vec<BTreeMap<String, Tensor>> {
             "model": call.model,
             "inputs": inputs,
             "outputs": output_path(dir, i),
+            "plain": plain,
         }));
     }
     let mut child = Command::new(python())
@@ -119,7 +130,8 @@ fn output_path(dir: &Path, call: usize) -> PathBuf {
     dir.join(format!("{call}.outputs.safetensors"))
 }
 
-fn python() -> PathBuf {
+/// The interpreter that has ONNX Runtime.
+pub fn python() -> PathBuf {
     let python = match std::env::var_os("SNAPC_PYTHON") {
         Some(path) => PathBuf::from(path),
         None => workspace().join(".cache/venv-light/bin/python"),

@@ -69,6 +69,11 @@ pub enum InterfaceError {
         /// Shape or type expected.
         expected: String,
     },
+    /// It is not known what the rows of the UNet's table are for.
+    #[error(
+        "unet: it takes the number of a step, and there is no list of the timesteps that it was converted for; convert the checkpoint again"
+    )]
+    NoTimesteps,
     /// Two networks are not of one pipeline.
     #[error(
         "{quantity}: {first} has {first_size}, but {second} has {second_size}; take the networks of one conversion"

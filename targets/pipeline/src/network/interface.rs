@@ -1,7 +1,8 @@
 //! Which port of a network is which, by name and shape.
 //!
 //! Two sets of names are known: that of diffusers' modules, as in Optimum's ONNX exports, and that of Apple's Stable
-//! Diffusion packages. They may be mixed.
+//! Diffusion packages. They may be mixed. A UNet that is specialised to a run has `step` in place of `timestep`, and in place
+//! of `encoder_hidden_states` inputs of the same names as further outputs of the text encoder.
 
 use super::{InterfaceError, Network, NetworkKind, Port, PortType};
 use crate::engine::Geometry;
@@ -33,14 +34,32 @@ pub(super) struct TextEncoderPorts {
 pub(super) struct UnetPorts {
     pub batch: Option<usize>,
     pub sample: usize,
-    pub timestep: usize,
-    pub timestep_port: Port,
-    pub states: usize,
-    pub states_layout: StatesLayout,
+    /// The timestep of the noise schedule.
+    pub timestep: Option<usize>,
+    /// The row of the table that the UNet was specialised with.
+    pub step: Option<usize>,
+    pub states: Option<StatesPort>,
+    pub projections: Vec<Projection>,
     pub prediction: usize,
     pub latents: [usize; 3],
+}
+
+/// The input of a UNet that takes the text embeddings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StatesPort {
+    pub input: usize,
+    pub layout: StatesLayout,
     pub length: usize,
     pub width: usize,
+}
+
+/// What the UNet takes of a prompt besides the embeddings: an output of the text encoder as it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Projection {
+    pub input: usize,
+    pub output: usize,
+    /// Values of one prompt.
+    pub values: usize,
 }
 
 /// Ports of the VAE decoder.
@@ -77,13 +96,29 @@ impl TextEncoderPorts {
 }
 
 impl UnetPorts {
-    pub(super) fn of(network: &impl Network) -> Result<Self, InterfaceError> {
+    /// `texts` are the outputs of the text encoder.
+    pub(super) fn of(network: &impl Network, texts: &[Port]) -> Result<Self, InterfaceError> {
         let network = Ports::new(NetworkKind::Unet, network);
         let sample = network.input(&["sample"])?;
-        let timestep = network.input(&["timestep"])?;
-        let states = network.input(&["encoder_hidden_states"])?;
-        let names = ["'sample'", "'timestep'", "'encoder_hidden_states'"];
-        network.only_inputs(&names, &[sample, timestep, states])?;
+        let step = network.position("step");
+        // Without the number of the step there has to be a timestep.
+        let timestep = match step {
+            Some(_) => network.position("timestep"),
+            None => Some(network.input(&["timestep"])?),
+        };
+        let states = network.position("encoder_hidden_states");
+        let known = [Some(sample), step, timestep, states];
+        let projections = network.projections(&known, texts);
+        if projections.is_empty() {
+            network.input(&["encoder_hidden_states"])?;
+        }
+        let mut names = vec!["'sample'", "'timestep'", "'encoder_hidden_states'"];
+        if step.is_some() || !projections.is_empty() {
+            names.extend(["'step'", "outputs of the text encoder"]);
+        }
+        let mut expected: Vec<usize> = known.into_iter().flatten().collect();
+        expected.extend(projections.iter().map(|(input, _)| *input));
+        network.only_inputs(&names, &expected)?;
         let prediction = network.output(&["out_sample", "noise_pred"])?;
 
         let port = &network.inputs[sample];
@@ -97,40 +132,40 @@ impl UnetPorts {
         let equal = same == batch && predicted == latents && port.dtype == PortType::F32;
         network.check(port, equal, &form)?;
 
-        let timestep_port = &network.inputs[timestep];
-        let fits = match timestep_port.dims[..] {
-            [] | [Some(1)] => true,
-            [n] => n == batch || n.is_none(),
-            _ => false,
-        };
-        network.check(
-            timestep_port,
-            fits,
-            &format!("a scalar, [1] or [{n}], as the batch of 'sample'"),
-        )?;
-
-        let port = &network.inputs[states];
-        let form = format!("f32 [{n}, tokens, width], or Apple's [{n}, width, 1, tokens]");
-        let (states_layout, same, length, width) = if port.dims.len() == 4 {
-            let (same, [width, one, length]) = network.sizes(port, &form)?;
-            network.check(port, one == 1, &form)?;
-            (StatesLayout::WidthFirst, same, length, width)
-        } else {
-            let (same, [length, width]) = network.sizes(port, &form)?;
-            (StatesLayout::TokensFirst, same, length, width)
-        };
-        network.check(port, same == batch && port.dtype == PortType::F32, &form)?;
+        if let Some(timestep) = timestep {
+            let port = &network.inputs[timestep];
+            let fits = match port.dims[..] {
+                [] | [Some(1)] => true,
+                [n] => n == batch || n.is_none(),
+                _ => false,
+            };
+            let form = format!("a scalar, [1] or [{n}], as the batch of 'sample'");
+            network.check(port, fits, &form)?;
+        }
+        if let Some(step) = step {
+            let port = &network.inputs[step];
+            let fits = matches!(port.dims[..], [] | [Some(1)]) && port.dtype == PortType::I32;
+            network.check(port, fits, "an i32 scalar or [1]")?;
+        }
+        let mut total = 0usize;
+        let mut checked = Vec::with_capacity(projections.len());
+        for (input, output) in projections {
+            let projection = network.projection(input, output, batch, texts)?;
+            total = total.saturating_add(projection.values);
+            let port = &network.inputs[input];
+            let form = format!("at most {MAX_VALUES} values of a prompt in all");
+            network.check(port, total <= MAX_VALUES, &form)?;
+            checked.push(projection);
+        }
         Ok(Self {
             batch,
             sample,
             timestep,
-            timestep_port: timestep_port.clone(),
-            states,
-            states_layout,
+            step,
+            states: states.map(|s| network.states(s, batch)).transpose()?,
+            projections: checked,
             prediction,
             latents,
-            length,
-            width,
         })
     }
 }
@@ -178,12 +213,15 @@ pub(super) fn geometry(
         second_size,
     };
     let embeddings = |length, width| format!("{length} tokens of width {width}");
-    if (unet.length, unet.width) != (text_encoder.length, text_encoder.width) {
+    let (length, width) = (text_encoder.length, text_encoder.width);
+    if let Some(states) = unet.states
+        && (states.length, states.width) != (length, width)
+    {
         return Err(mismatch(
             "text embeddings",
-            embeddings(unet.length, unet.width),
+            embeddings(states.length, states.width),
             NetworkKind::TextEncoder,
-            embeddings(text_encoder.length, text_encoder.width),
+            embeddings(length, width),
         ));
     }
     if unet.latents != vae_decoder.latents {
@@ -196,8 +234,8 @@ pub(super) fn geometry(
     }
     let [latent_channels, latent_height, latent_width] = unet.latents;
     Ok(Geometry {
-        text_length: unet.length,
-        text_width: unet.width,
+        text_length: length,
+        text_width: width,
         latent_channels,
         latent_height,
         latent_width,
@@ -231,6 +269,78 @@ impl<'a> Ports<'a> {
 
     fn output(&self, names: &[&str]) -> Result<usize, InterfaceError> {
         self.find("output", self.outputs, names)
+    }
+
+    /// The input of that name, if there is one.
+    fn position(&self, name: &str) -> Option<usize> {
+        self.inputs.iter().position(|port| port.name == name)
+    }
+
+    /// Inputs besides those known that have a namesake among the outputs of the text encoder, with its position.
+    fn projections(&self, known: &[Option<usize>], texts: &[Port]) -> Vec<(usize, usize)> {
+        let inputs = self.inputs.iter().enumerate();
+        let unknown = inputs.filter(|(index, _)| !known.contains(&Some(*index)));
+        let output = |name: &str| texts.iter().position(|port| port.name == name);
+        unknown
+            .filter_map(|(index, port)| Some((index, output(&port.name)?)))
+            .collect()
+    }
+
+    /// Checks an input that takes an output of the text encoder as it is.
+    fn projection(
+        &self,
+        input: usize,
+        output: usize,
+        batch: Option<usize>,
+        texts: &[Port],
+    ) -> Result<Projection, InterfaceError> {
+        let (port, text) = (&self.inputs[input], &texts[output]);
+        let form = format!(
+            "f32 [{}, ...] like the output {text} of the text encoder",
+            batch_text(batch)
+        );
+        let both_float = port.dtype == PortType::F32 && text.dtype == PortType::F32;
+        let fits = || {
+            let (first, rest) = port.dims.split_first()?;
+            let (_, given) = text.dims.split_first()?;
+            let closed = rest.iter().all(Option::is_some);
+            if *first != batch || rest != given || !closed || !both_float {
+                return None;
+            }
+            // Guidance takes an open batch of two.
+            let values = port.values(batch.unwrap_or(2))?;
+            (1..=MAX_VALUES).contains(&values).then_some(())?;
+            port.values(batch.unwrap_or(1))
+                .map(|values| values / batch.unwrap_or(1))
+        };
+        let values = fits().ok_or_else(|| self.misfit(port, &form))?;
+        Ok(Projection {
+            input,
+            output,
+            values,
+        })
+    }
+
+    /// Checks the input that takes the text embeddings.
+    fn states(&self, input: usize, batch: Option<usize>) -> Result<StatesPort, InterfaceError> {
+        let port = &self.inputs[input];
+        let n = batch_text(batch);
+        let form = format!("f32 [{n}, tokens, width], or Apple's [{n}, width, 1, tokens]");
+        let (layout, same, length, width) = if port.dims.len() == 4 {
+            let (same, [width, one, length]) = self.sizes(port, &form)?;
+            self.check(port, one == 1, &form)?;
+            (StatesLayout::WidthFirst, same, length, width)
+        } else {
+            let (same, [length, width]) = self.sizes(port, &form)?;
+            (StatesLayout::TokensFirst, same, length, width)
+        };
+        self.check(port, same == batch && port.dtype == PortType::F32, &form)?;
+        Ok(StatesPort {
+            input,
+            layout,
+            length,
+            width,
+        })
     }
 
     fn find(

@@ -57,7 +57,8 @@ impl Profiler {
             network,
             profiler: profiler.clone(),
         });
-        Ok((engines::engine(networks)?, profiler))
+        let engine = engines::engine(networks, &artifact.manifest.timesteps)?;
+        Ok((engine, profiler))
     }
 
     /// What `calls` calls have taken; the next ones count from zero.

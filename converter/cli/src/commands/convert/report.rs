@@ -6,8 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use snapc_ir::Program;
 use snapc_ir::cost::{Cost, graph_cost};
-use snapc_passes::PassReport;
+use snapc_passes::{PassReport, Pipeline};
 
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::Output;
 use crate::table::{Table, bytes, count, seconds};
 
 /// A graph on its way.
@@ -77,6 +80,15 @@ impl GraphReport {
     }
 }
 
+/// What is shown of the passes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PassesShown {
+    /// Their times.
+    pub times: bool,
+    /// What they did, skipped and changed.
+    pub explain: bool,
+}
+
 /// The report of a conversion.
 pub struct Report {
     /// Target name.
@@ -91,8 +103,10 @@ pub struct Report {
     pub output: Option<PathBuf>,
     /// The graphs in the order they run.
     pub graphs: Vec<GraphReport>,
-    /// What each pass did, when that is wanted.
-    pub pass_reports: Option<Vec<PassReport>>,
+    /// What each pass did.
+    pub pass_reports: Vec<PassReport>,
+    /// What is shown of that.
+    pub passes_shown: PassesShown,
     /// Times of the stages.
     pub stages: Vec<(&'static str, Duration)>,
     /// Number of files written, manifest included.
@@ -120,8 +134,8 @@ impl Report {
             "files": self.files,
             "bytes": self.bytes,
         });
-        if let Some(reports) = &self.pass_reports {
-            document["pass_reports"] = reports.iter().map(pass_document).collect();
+        if self.passes_shown.times || self.passes_shown.explain {
+            document["pass_reports"] = self.pass_reports.iter().map(pass_document).collect();
         }
         document
     }
@@ -142,9 +156,13 @@ impl Report {
             table.row(graph.row());
         }
         let mut text = table.render();
-        if let Some(reports) = &self.pass_reports {
+        if self.passes_shown.times {
             text.push('\n');
-            text.push_str(&pass_table(reports));
+            text.push_str(&pass_table(&self.pass_reports));
+        }
+        if self.passes_shown.explain {
+            text.push('\n');
+            text.push_str(&explanation(&self.pass_reports));
         }
         let stages = self
             .stages
@@ -187,6 +205,75 @@ fn pass_table(reports: &[PassReport]) -> String {
     table.render()
 }
 
+/// What every pass did to every graph: counts, the effect on its figures, and notes.
+fn explanation(reports: &[PassReport]) -> String {
+    let mut text = String::new();
+    for report in reports {
+        let counts = report.counts.iter().map(|(what, n)| format!("{n} {what}"));
+        let did = match report.changed {
+            true => counts.collect::<Vec<_>>().join(", "),
+            false => "nothing to do".to_owned(),
+        };
+        text.push_str(&format!("{} {}: {did}\n", report.pass, report.graph));
+        for line in effect_lines(report).iter().chain(&report.notes) {
+            text.push_str(&format!("    {line}\n"));
+        }
+    }
+    text
+}
+
+/// One line per figure that changed.
+fn effect_lines(report: &PassReport) -> Vec<String> {
+    let (before, after) = report.cost;
+    let figures = [
+        (
+            "parameters",
+            before.parameters,
+            after.parameters,
+            count as fn(u64) -> String,
+        ),
+        ("MACs", before.macs, after.macs, count),
+        ("weights", before.weight_bytes, after.weight_bytes, bytes),
+        (
+            "peak",
+            before.peak_activation_bytes,
+            after.peak_activation_bytes,
+            bytes,
+        ),
+    ];
+    let changed = figures
+        .into_iter()
+        .filter(|(_, before, after, _)| before != after);
+    changed
+        .map(|(name, before, after, show)| format!("{name} {} -> {}", show(before), show(after)))
+        .collect()
+}
+
+/// Prints the passes of a pipeline with what each does.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn list(pipeline: &Pipeline, output: &Output) -> Result<Exit, Failure> {
+    let summary = |pass: &str| snapc_passes::info(pass).map(|info| info.documentation().summary);
+    let steps: Vec<(String, String)> = pipeline
+        .steps()
+        .iter()
+        .map(|step| (step.to_string(), summary(&step.pass).unwrap_or_default()))
+        .collect();
+    let document = json!({
+        "command": "convert",
+        "passes": pipeline.to_string(),
+        "steps": steps.iter().map(|(step, summary)| json!({ "step": step, "summary": summary })).collect::<Vec<_>>(),
+    });
+    output.result(&document, || {
+        steps
+            .iter()
+            .map(|(step, summary)| format!("{step:<40} {summary}\n"))
+            .collect()
+    })?;
+    Ok(Exit::Done)
+}
+
 fn pass_document(report: &PassReport) -> Value {
     let counts = report
         .counts
@@ -200,6 +287,14 @@ fn pass_document(report: &PassReport) -> Value {
         "nodes": { "before": report.nodes.0, "after": report.nodes.1 },
         "weights": { "before": report.weights.0, "after": report.weights.1 },
         "counts": counts.collect::<serde_json::Map<_, _>>(),
+        "parameters": { "before": report.cost.0.parameters, "after": report.cost.1.parameters },
+        "macs": { "before": report.cost.0.macs, "after": report.cost.1.macs },
+        "weight_bytes": { "before": report.cost.0.weight_bytes, "after": report.cost.1.weight_bytes },
+        "peak_activation_bytes": {
+            "before": report.cost.0.peak_activation_bytes,
+            "after": report.cost.1.peak_activation_bytes,
+        },
+        "notes": report.notes,
         "seconds": report.time.as_secs_f64(),
     })
 }

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use snapc_ir::{DType, Program};
-use snapc_target::{EmitOptions, Precision, Target};
+use snapc_target::{EmitOptions, Precision, Target, WeightForm};
 
-use crate::args::{CheckpointArgs, ConvertArgs};
+use crate::args::{CheckpointArgs, ConvertArgs, ConvertFlags};
 use crate::config;
 use crate::failure::Failure;
 use crate::targets;
+
+use super::recipe::{self, Recipe};
 
 /// What a conversion is asked to do.
 pub struct Settings {
@@ -18,8 +20,12 @@ pub struct Settings {
     pub output: Option<PathBuf>,
     /// How it is written.
     pub emit: EmitOptions,
-    /// The passes, when not the default ones.
-    pub passes: Option<String>,
+    /// What is done to the graphs.
+    pub recipe: Recipe,
+    /// Reference file with inputs to run the graphs on.
+    pub calibration: Option<PathBuf>,
+    /// Where the changed checkpoint goes.
+    pub export: Option<PathBuf>,
     /// How the checkpoint is read.
     pub checkpoint: CheckpointArgs,
     /// Where the Makefile rule goes.
@@ -48,11 +54,13 @@ impl Settings {
         let defaults = EmitOptions::default();
         let emit = EmitOptions {
             precision: flags.precision.unwrap_or(defaults.precision),
+            weights: stored_form(&flags)?,
             interface: flags.interface.unwrap_or(defaults.interface),
             min_ios: flags.min_ios.or(target.default_min_ios()),
             attention: flags.attention.unwrap_or(defaults.attention),
             steps: flags.steps.unwrap_or(defaults.steps),
             guidance: flags.guidance.unwrap_or(defaults.guidance),
+            chunk_unet: flags.chunk_unet,
             batch: defaults.batch,
         };
         // A settings file is not read by clap, whose ranges hold for flags only.
@@ -63,16 +71,34 @@ impl Settings {
         if !emit.guidance.is_finite() {
             return Err(Failure::usage("the guidance scale is not a finite number"));
         }
+        let recipe = Recipe {
+            passes: flags.passes.clone(),
+            plan: flags.plan.as_deref().map(recipe::plan).transpose()?,
+            prune_vae: flags.prune_vae,
+            level: flags.optimize.unwrap_or(DEFAULT_LEVEL),
+            target: target.name(),
+            precision: emit.precision,
+            weights: emit.weights,
+            weight_budget: flags
+                .weight_budget
+                .as_deref()
+                .map(recipe::weight_budget)
+                .transpose()?,
+            interface: emit.interface,
+        };
+        check_together(&flags)?;
         let settings = Settings {
             target,
             emit,
-            passes: flags.passes.clone(),
+            recipe,
+            calibration: flags.calibration.clone(),
+            export: flags.export_checkpoint.clone(),
             checkpoint: flags.checkpoint(),
             output: flags.output,
             depfile: flags.depfile,
             force: flags.force,
         };
-        if !args.dry_run {
+        if !args.dry_run && !args.list_passes {
             settings.required_output()?;
         }
         Ok(settings)
@@ -110,14 +136,60 @@ impl Settings {
     }
 }
 
-/// f16 when all weights of the checkpoint are.
+/// The optimization level when none is given.
+const DEFAULT_LEVEL: u8 = 2;
+
+/// How weights are stored, when the precision does not say it.
+fn stored_form(flags: &ConvertFlags) -> Result<Option<WeightForm>, Failure> {
+    let precision = flags.precision.unwrap_or(EmitOptions::default().precision);
+    match flags.weights {
+        Some(WeightForm::F32) if precision != Precision::F32 => {
+            Err(Failure::usage("weights in f32 need activations in f32")
+                .help("give --precision f32"))
+        }
+        Some(WeightForm::F16) if precision != Precision::F16 => {
+            Err(Failure::usage("weights in f16 need activations in f16")
+                .help("give --precision f16, or leave --weights out"))
+        }
+        Some(WeightForm::F32 | WeightForm::F16) | None => Ok(None),
+        other => Ok(other),
+    }
+}
+
+/// Refuses flags of which one would be ignored.
+fn check_together(flags: &ConvertFlags) -> Result<(), Failure> {
+    let passes = [
+        ("--plan", flags.plan.is_some()),
+        ("--prune-vae", flags.prune_vae.is_some()),
+        ("--optimize", flags.optimize.is_some()),
+        ("--weights", flags.weights.is_some()),
+        ("--export-checkpoint", flags.export_checkpoint.is_some()),
+    ];
+    if let (Some(_), Some((flag, _))) = (&flags.passes, passes.iter().find(|(_, given)| *given)) {
+        let message = format!("{flag} chooses passes, and --passes names them all");
+        return Err(Failure::usage(message).help("give one or the other"));
+    }
+    if flags.weight_budget.is_some() != (flags.weights == Some(WeightForm::Mixed)) {
+        return Err(Failure::usage(
+            "--weights mixed and --weight-budget go together",
+        ));
+    }
+    if flags.export_checkpoint.is_some() && flags.plan.is_none() && flags.prune_vae.is_none() {
+        let message =
+            "--export-checkpoint writes what --plan and --prune-vae make, and neither is given";
+        return Err(Failure::usage(message));
+    }
+    Ok(())
+}
+
+/// f16 when weights of the checkpoint are; some may be kept in f32.
 fn precision_of(program: &Program) -> Precision {
     let mut parameters = program
         .graphs
         .iter()
         .flat_map(|g| g.weights())
         .filter(|w| w.is_parameter);
-    if parameters.all(|w| w.tensor.dtype() == DType::F16) {
+    if parameters.any(|w| w.tensor.dtype() == DType::F16) {
         Precision::F16
     } else {
         Precision::F32

@@ -5,6 +5,7 @@ use snapc_target::Feature;
 use snapc_target::manifest::Manifest;
 
 use crate::args::InspectArgs;
+use crate::effects;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -36,10 +37,14 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
 fn text(manifest: &Manifest) -> String {
     let total: u64 = manifest.files.iter().map(|f| f.bytes).sum();
     let mut text = format!(
-        "{} artifact of snapc {}: {}, interface {}, {}\n",
+        "{} artifact of snapc {}: {}{}, interface {}, {}\n",
         manifest.target,
         manifest.snapc_version,
         manifest.precision,
+        match &manifest.weights {
+            Some(form) => format!(", weights {form}"),
+            None => String::new(),
+        },
         manifest.interface,
         bytes(total),
     );
@@ -68,6 +73,10 @@ fn text(manifest: &Manifest) -> String {
         features(&mut table, "out", &graph.outputs);
         text.push('\n');
         text.push_str(&table.render());
+    }
+    if !manifest.effects.is_empty() {
+        text.push('\n');
+        text.push_str(&effects::table(&manifest.effects));
     }
     text
 }

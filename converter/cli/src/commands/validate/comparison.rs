@@ -20,13 +20,21 @@ pub struct Bars {
 }
 
 impl Bars {
-    /// The bars of `docs/accuracy.md` for the precision of an artifact. `min_psnr` stands in place of that of the final
+    /// The bars of `docs/accuracy.md` for the precision and the weights of an artifact. `min_psnr` stands in place of that of the final
     /// latents, and no call has to be better than that.
     ///
     /// # Errors
-    /// When the precision has no bars and none is given.
-    pub fn of(precision: &str, min_psnr: Option<f64>) -> Result<Self, Failure> {
-        let bars = match precision {
+    /// When precision and weights have no bars and none is given.
+    pub fn of(
+        precision: &str,
+        weights: Option<&str>,
+        min_psnr: Option<f64>,
+    ) -> Result<Self, Failure> {
+        let bars = match weights.unwrap_or(precision) {
+            "int8" | "palette8" | "palette6" => Bars {
+                final_latents: 30.0,
+                call: None,
+            },
             "f32" => Bars {
                 final_latents: 100.0,
                 call: Some(100.0),
@@ -37,7 +45,8 @@ impl Bars {
             },
             other => {
                 let final_latents = min_psnr.ok_or_else(|| {
-                    let error = anyhow::anyhow!("there is no bar for the precision '{other}'");
+                    let error =
+                        anyhow::anyhow!("there is no bar for weights or values in '{other}'");
                     Failure::new(Exit::InvalidInput, error).help("--min-psnr sets one")
                 })?;
                 Bars {
@@ -293,7 +302,7 @@ mod tests {
 
     #[test]
     fn bars_follow_the_precision_and_the_flag() {
-        let bars = |precision, least| Bars::of(precision, least).unwrap();
+        let bars = |precision, least| Bars::of(precision, None, least).unwrap();
         assert_eq!(
             bars("f32", None),
             Bars {
@@ -322,8 +331,15 @@ mod tests {
                 call: Some(100.0)
             }
         );
-        assert!(Bars::of("int8", None).is_err());
-        assert_eq!(bars("int8", Some(30.0)).call, None);
+        let stored = |form, least| Bars::of("f16", Some(form), least);
+        let coarse = Bars {
+            final_latents: 30.0,
+            call: None,
+        };
+        assert_eq!(stored("int8", None).unwrap(), coarse);
+        assert_eq!(stored("palette6", None).unwrap(), coarse);
+        assert!(stored("palette2", None).is_err());
+        assert_eq!(stored("palette2", Some(20.0)).unwrap().call, None);
     }
 
     #[test]

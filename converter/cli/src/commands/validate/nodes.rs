@@ -127,12 +127,13 @@ impl<N: Observable> Network for Watched<N> {
     }
 }
 
-/// Runs one call on the reference's inputs and gives the results of all nodes.
+/// Runs one call on the reference's inputs, with networks that were made for these timesteps, and gives the results of all nodes.
 ///
 /// # Errors
 /// When the networks do not make a pipeline, or the call fails.
 pub fn observe<N: Observable + 'static>(
     networks: [N; 3],
+    timesteps: &[usize],
     reference: &Reference,
     scaling_factor: f32,
     stage: Stage,
@@ -142,8 +143,12 @@ pub fn observe<N: Observable + 'static>(
         network,
         seen: Rc::clone(&seen),
     });
-    let mut engine = engines::engine(networks)?;
-    super::call(&mut engine, reference, scaling_factor, stage)
+    let mut engine = engines::engine(networks, timesteps)?;
+    let texts = match stage {
+        Stage::Unet { .. } => super::texts_for_unet(&mut engine, reference)?,
+        _ => Vec::new(),
+    };
+    super::call(&mut engine, reference, &texts, scaling_factor, stage)
         .map_err(|e| super::failed(stage, e))?;
     Ok(seen.take())
 }

@@ -52,13 +52,26 @@ impl PerNode {
         };
         let program = stages::open(checkpoint, &options)?.import()?;
         let scale = latent.scaling_factor as f32;
-        let expected = observe(engines::evaluator(program.graphs), reference, scale, stage)?;
+        let expected = observe(
+            engines::evaluator(program.graphs),
+            &[],
+            reference,
+            scale,
+            stage,
+        )?;
+        let timesteps = &artifact.manifest.timesteps;
         let found = if snap::runs_as_it_is(artifact) {
             let networks = snap::networks(artifact, None, reference.batch)?;
-            observe(networks, reference, scale, stage)?
+            observe(networks, timesteps, reference, scale, stage)?
         } else {
             let graphs = engines::graphs(artifact, reference.batch)?;
-            observe(graphs.map(EvaluatorNetwork::new), reference, scale, stage)?
+            observe(
+                graphs.map(EvaluatorNetwork::new),
+                timesteps,
+                reference,
+                scale,
+                stage,
+            )?
         };
         Ok(PerNode {
             stage,

@@ -1,15 +1,18 @@
-//! `constexpr_*`: weights that are stored compressed, made dense when they are read.
+//! `constexpr_*`: weights that are stored compressed. Those that the IR has an encoding for stay codes; the others are made
+//! dense when they are read.
 //!
 //! Up to CoreML7 their parameters are attributes, from CoreML8 on inputs; either place is taken. Definitions:
 //! coremltools, `converters/mil/mil/ops/defs/iOS16/constexpr_ops.py` and `iOS18/compression.py`.
 
 mod blocks;
+mod encoded;
 mod palette;
 mod sparse;
 
 use self::blocks::{Blocks, shift_scale};
 use self::palette::Palette;
 use self::sparse::{gathered, mask_bits, scattered};
+use super::builder::Entry;
 use super::call::Call;
 use super::constant::{Constant, elements};
 use super::error::Fault;
@@ -19,22 +22,22 @@ use crate::proto::DataType;
 ///
 /// # Errors
 /// When a parameter is missing or does not go with the others.
-pub(super) fn expand(call: &mut Call<'_>) -> Result<Option<Vec<Constant>>, Fault> {
-    let results = match call.kind() {
-        "constexpr_affine_dequantize" => vec![affine(call)?],
-        "constexpr_blockwise_shift_scale" => vec![blockwise(call)?],
-        "constexpr_lut_to_dense" => vec![palettized(call)?],
+pub(super) fn read(call: &mut Call<'_>) -> Result<Option<Vec<Entry>>, Fault> {
+    let dense = match call.kind() {
+        "constexpr_affine_dequantize" => return Ok(Some(vec![affine(call)?])),
+        "constexpr_blockwise_shift_scale" => return Ok(Some(vec![blockwise(call)?])),
+        "constexpr_lut_to_dense" => return Ok(Some(vec![palettized(call)?])),
         "constexpr_sparse_to_dense" => vec![sparse(call)?],
         "constexpr_lut_to_sparse" => sparse_palettized(call)?,
         "constexpr_sparse_blockwise_shift_scale" => sparse_blockwise(call)?,
         "constexpr_cast" => vec![cast(call)?],
         _ => return Ok(None),
     };
-    Ok(Some(results))
+    Ok(Some(dense.into_iter().map(Entry::Constant).collect()))
 }
 
 /// `scale · (quantized_data − zero_point)`, scale and zero point along one axis.
-fn affine(call: &mut Call<'_>) -> Result<Constant, Fault> {
+fn affine(call: &mut Call<'_>) -> Result<Entry, Fault> {
     let data = call.constant("quantized_data")?;
     let scale = call.constant("scale")?;
     let zero_point = call.constant("zero_point")?;
@@ -51,25 +54,36 @@ fn affine(call: &mut Call<'_>) -> Result<Constant, Fault> {
             }
         }
     }
-    let blocks = Blocks::new(&data.shape, &groups)?;
-    shift_scale(&data, &blocks, &scale, Some(&zero_point))
+    shifted_and_scaled(&data, &groups, &scale, Some(&zero_point))
 }
 
 /// `scale · (data − offset)` by blocks, as many as `scale` has elements along each dimension.
-fn blockwise(call: &mut Call<'_>) -> Result<Constant, Fault> {
+fn blockwise(call: &mut Call<'_>) -> Result<Entry, Fault> {
     let data = call.constant("data")?;
     let scale = call.constant("scale")?;
     let offset = call.optional_constant("offset")?;
-    let blocks = Blocks::new(&data.shape, &scale.shape)?;
-    shift_scale(&data, &blocks, &scale, offset.as_ref())
+    shifted_and_scaled(&data, &scale.shape, &scale, offset.as_ref())
 }
 
-fn palettized(call: &mut Call<'_>) -> Result<Constant, Fault> {
+fn shifted_and_scaled(
+    data: &Constant,
+    groups: &[usize],
+    scale: &Constant,
+    offset: Option<&Constant>,
+) -> Result<Entry, Fault> {
+    if let Some(tensor) = encoded::affine(data, groups, scale, offset)? {
+        return Ok(Entry::Encoded(tensor));
+    }
+    let blocks = Blocks::new(&data.shape, groups)?;
+    shift_scale(data, &blocks, scale, offset).map(Entry::Constant)
+}
+
+fn palettized(call: &mut Call<'_>) -> Result<Entry, Fault> {
     let table = call.constant("lut")?;
     let indices = call.constant("indices")?;
     let Some(shape) = call.optional_constant("shape")? else {
         let axis = call.optional_int("vector_axis")?;
-        return Palette::new(&table, &indices.shape, axis)?.look_up(&indices);
+        return looked_up(&indices, &table, axis);
     };
     // Before CoreML8: one table, its indices packed into a vector of bytes.
     let shape = sizes(&shape)?;
@@ -89,7 +103,15 @@ fn palettized(call: &mut Call<'_>) -> Result<Constant, Fault> {
     groups.extend([table.shape[0], 1]);
     let indices = indices.reinterpreted(dtype, shape)?;
     let table = table.reshaped(groups)?;
-    Palette::new(&table, &indices.shape, None)?.look_up(&indices)
+    looked_up(&indices, &table, None)
+}
+
+fn looked_up(indices: &Constant, table: &Constant, axis: Option<i64>) -> Result<Entry, Fault> {
+    if let Some(tensor) = encoded::palette(indices, table)? {
+        return Ok(Entry::Encoded(tensor));
+    }
+    let palette = Palette::new(table, &indices.shape, axis)?;
+    palette.look_up(indices).map(Entry::Constant)
 }
 
 fn sparse(call: &mut Call<'_>) -> Result<Constant, Fault> {

@@ -9,10 +9,12 @@ mod elementwise;
 mod index;
 mod movement;
 mod norm;
+mod quantize;
 mod slice;
 
 use snapc_ir::ValueId;
 
+pub(super) use self::quantize::Grid;
 use super::builder::Entry;
 use super::call::Call;
 use super::error::Fault;
@@ -29,6 +31,7 @@ pub(super) fn read(call: &mut Call<'_>) -> Result<Vec<Entry>, Fault> {
         }
         "greater_equal" => return Ok(vec![constant::greater_equal(call)?]),
         "select" => return Ok(vec![constant::select(call)?]),
+        "quantize" => return Ok(vec![quantize::quantize(call)?]),
         _ => {}
     }
     Ok(vec![Entry::Value(value(call)?)])
@@ -71,9 +74,7 @@ fn value(call: &mut Call<'_>) -> Result<ValueId, Fault> {
         "gather_nd" => index::gather_nd(call),
         "gather_along_axis" => index::gather_along_axis(call),
         "fill" => constant::fill(call),
-        "quantize" | "dequantize" => Err(Fault::unsupported(
-            "quantized activations have no form in the IR; convert with quantized weights only",
-        )),
+        "dequantize" => quantize::dequantize(call),
         _ => Err(Fault::unsupported(
             "it is none of the operations of Stable Diffusion's networks",
         )),

@@ -11,7 +11,7 @@ use super::super::error::Fault;
 const MAX_FILLED: usize = 1 << 20;
 
 /// `layer_norm` over any axes. Over rows and columns it is a group normalization with one channel per group, which
-/// [`snapc_target::recognize`] joins with what is around it.
+/// the pass `fuse-norms` joins with what is around it.
 pub(super) fn layer_norm(call: &mut Call<'_>) -> Result<ValueId, Fault> {
     let x = call.value("x")?;
     let shape = call.shape(x);

@@ -12,7 +12,7 @@ use super::movement::broadcast;
 use crate::proto::{DOUBLE, element_type};
 
 /// The elements of an operand that must be a constant of reasonable size.
-fn known(b: &mut Builder, call: &Call<'_>, i: usize) -> Result<Tensor, Fault> {
+pub(super) fn known(b: &mut Builder, call: &Call<'_>, i: usize) -> Result<Tensor, Fault> {
     let operand = call.input(i)?;
     let tensor = b.elements(operand);
     tensor.ok_or_else(|| {
@@ -43,7 +43,10 @@ pub(super) fn expanded(tensor: &Tensor, to: &[usize]) -> Tensor {
 }
 
 /// Operands broadcast together.
-fn together<const N: usize>(b: &mut Builder, tensors: [&Tensor; N]) -> Result<[Tensor; N], Fault> {
+pub(super) fn together<const N: usize>(
+    b: &mut Builder,
+    tensors: [&Tensor; N],
+) -> Result<[Tensor; N], Fault> {
     let mut shape = Shape::default();
     for tensor in tensors {
         let wide = shape.broadcast(&Shape::fixed(&tensor.shape));
@@ -96,6 +99,11 @@ fn cast_to(b: &mut Builder, call: &Call<'_>, to: DType) -> Result<Operand, Fault
     }
     if from.is_float() && to.is_float() {
         return b.apply(Cast { to }, &[x], call.name);
+    }
+    if matches!(to, DType::I32 | DType::I64)
+        && let Some(wide) = b.widened(x, to)
+    {
+        return Ok(wide);
     }
     if let Some(tensor) = b.elements(x) {
         let shape = &tensor.shape;

@@ -6,6 +6,7 @@ use snapc_ir::{Op, Tensor};
 use super::super::builder::{Builder, Operand};
 use super::super::call::Call;
 use super::super::error::Fault;
+use super::codes::palette;
 use super::movement::{reshaped, sliced};
 
 /// Casts and reshapes that are looked through in a row.
@@ -15,6 +16,9 @@ const MAX_STEPS: usize = 8;
 pub(super) fn gather(b: &mut Builder, call: &Call<'_>) -> Result<Operand, Fault> {
     let (x, indices) = (call.input(0)?, call.input(1)?);
     let axis = call.axis("axis", 0, b.shape(x).len())?;
+    if let Some(weight) = palette(b, call, x, indices, axis)? {
+        return Ok(weight);
+    }
     let op = Gather {
         axis,
         batch_dims: 0,

@@ -1,5 +1,6 @@
 //! The operators of ONNX that are read, each as operators of the IR or as a constant.
 
+mod codes;
 mod compute;
 mod elementwise;
 mod fold;
@@ -7,6 +8,7 @@ mod gather;
 mod movement;
 mod norm;
 
+pub(super) use self::codes::Grid;
 use super::builder::{Builder, Operand};
 use super::call::Call;
 use super::error::Fault;
@@ -49,6 +51,7 @@ pub(super) fn read(b: &mut Builder, call: &mut Call<'_>) -> Result<Vec<Operand>,
         "Concat" => movement::concat(b, call),
         "Expand" => movement::expand(b, call),
         "Gather" => gather::gather(b, call),
+        "GatherElements" => codes::gather_elements(b, call),
         "GatherND" => gather::gather_nd(b, call),
 
         "Cast" => fold::cast(b, call),
@@ -63,8 +66,12 @@ pub(super) fn read(b: &mut Builder, call: &mut Call<'_>) -> Result<Vec<Operand>,
         "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" => fold::compare(b, call),
         "And" | "Or" | "Not" => fold::logic(b, call),
 
-        "DequantizeLinear" | "QuantizeLinear" | "DynamicQuantizeLinear" => Err(Fault::unsupported(
-            "quantized models are not read; take the model before it was quantized",
+        "QuantizeLinear" => codes::quantize(b, call),
+        "DequantizeLinear" => codes::dequantize(b, call),
+        "BitShift" | "BitwiseAnd" | "BitwiseOr" => codes::bitwise(b, call),
+
+        "DynamicQuantizeLinear" => Err(Fault::unsupported(
+            "scales that are computed at run time have no form in the IR; quantize statically",
         )),
         "If" | "Loop" | "Scan" => Err(Fault::unsupported(
             "control flow has no form in the IR; export with fixed shapes",
