@@ -333,6 +333,11 @@ fn unet_parity(name: &str, encode: impl Fn(&LazyTensor) -> LazyTensor, before: O
         let floats = weight.storage == Storage::Panels && !codebook;
         assert!(!floats, "{name}: {} is not encoded", weight.name);
     }
+    parity(&graph)
+}
+
+/// A UNet as the engine runs it, in dB against the evaluator.
+fn parity(graph: &Graph) -> f64 {
     let reference = read_tensors(&fixtures().join("tiny/graphs.safetensors"));
     let input = |input: &str| {
         (
@@ -343,8 +348,8 @@ fn unet_parity(name: &str, encode: impl Fn(&LazyTensor) -> LazyTensor, before: O
     let inputs = ["sample", "timestep", "encoder_hidden_states"]
         .map(input)
         .into();
-    let expected = eval::run(&graph, &inputs).unwrap();
-    let mut network = network(&graph, Activations::F32).unwrap();
+    let expected = eval::run(graph, &inputs).unwrap();
+    let mut network = network(graph, Activations::F32).unwrap();
     let found = run(&mut network, 1, &inputs);
     psnr(expected["out_sample"].floats(), &found["out_sample"])
 }
@@ -381,6 +386,35 @@ fn a_unet_of_codes_equals_the_evaluator() {
     ];
     for (name, db) in parities {
         assert!(db >= 100.0, "{name}: {db:.1} dB");
+    }
+}
+
+#[test]
+fn codes_that_the_passes_make_are_kept() {
+    for form in [
+        "int8",
+        "int4",
+        "palette2",
+        "palette4",
+        "palette6",
+        "palette8,group=16",
+    ] {
+        let passes = format!("f32,quantize-weights{{form={form},all=true,graphs=unet}}");
+        let program = program("tiny", &passes);
+        let graph = program.graph("unet").unwrap();
+        let listed = lowered(&verify(graph).unwrap(), Activations::F32).unwrap();
+        let stored = listed.weights().iter();
+        let codes = stored
+            .filter(|w| matches!(w.storage, Storage::Codes(_)))
+            .count();
+        let encoded = graph
+            .weights()
+            .iter()
+            .filter(|w| w.tensor.encoding().is_some());
+        assert_eq!(codes, encoded.count(), "{form}");
+        assert!(codes > 50, "{form}: {codes}");
+        let db = parity(graph);
+        assert!(db >= 100.0, "{form}: {db:.1} dB");
     }
 }
 
