@@ -73,26 +73,56 @@ pub fn pack_codes(codes: &[u8; PANEL_WIDTH], bits: usize, packed: &mut Vec<u8>) 
     }
 }
 
-/// The codes of a packed row of `4 · BITS` bytes.
+/// Eight bytes of one value.
+const fn repeated(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// The codes of a packed row of `4 · BITS` bytes, eight of them at a time, with the bits of `flip` inverted.
 #[inline(always)]
-pub(crate) fn unpack<const BITS: usize>(row: &[u8]) -> [u8; PANEL_WIDTH] {
-    let row = &row[..4 * BITS];
-    let mut codes = [0; PANEL_WIDTH];
-    let (mut at, mut below) = (0, 0);
+fn unpack<const BITS: usize>(row: &[u8], flip: u8) -> [u8; PANEL_WIDTH] {
+    let mut rest = row;
+    let mut codes = [repeated(flip); PANEL_WIDTH / 8];
+    let mut below = 0;
     for plane in [8, 4, 2, 1] {
         if BITS & plane == 0 {
             continue;
         }
-        let (bytes, mask) = (4 * plane, 0xff >> (8 - plane));
-        for k in 0..8 / plane {
-            for i in 0..bytes {
-                codes[bytes * k + i] |= (row[at + i] >> (plane * k) & mask) << below;
+        let mask = repeated(0xff >> (8 - plane));
+        if plane == 1 {
+            let (word, _) = rest
+                .split_first_chunk::<4>()
+                .expect("half a plane of two bits");
+            let word = u64::from(u32::from_le_bytes(*word));
+            for (i, codes) in codes.iter_mut().enumerate() {
+                // Four columns from one bit of each byte, the next four from the bit above.
+                let columns = (word >> (2 * i)) & mask | (word >> (2 * i + 1) & mask) << 32;
+                *codes ^= columns << below;
+            }
+            continue;
+        }
+        let words = plane / 2;
+        let (own, others) = rest.split_at(8 * words);
+        for (i, word) in own.as_chunks::<8>().0.iter().enumerate() {
+            let word = u64::from_le_bytes(*word);
+            for k in 0..8 / plane {
+                codes[words * k + i] ^= (word >> (plane * k) & mask) << below;
             }
         }
-        at += bytes;
+        rest = others;
         below += plane;
     }
-    codes
+    bytes_of(codes)
+}
+
+/// The bytes of words, the lowest first.
+#[inline(always)]
+fn bytes_of(words: [u64; PANEL_WIDTH / 8]) -> [u8; PANEL_WIDTH] {
+    let mut bytes = [0; PANEL_WIDTH];
+    for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
+    }
+    bytes
 }
 
 /// Scale and zero point of each column of a panel, for rows of one block.
@@ -104,21 +134,24 @@ pub(crate) struct Grid {
 
 /// Widens rows of a panel: `rows` is `[n][4 · bits]`, `out` `[n][32]`.
 #[inline(always)]
-pub(crate) fn scaled(rows: &[u8], bits: usize, grid: &Grid, out: &mut [f32]) {
+pub(crate) fn scaled<S: Simd>(s: S, rows: &[u8], bits: usize, grid: &Grid, out: &mut [f32]) {
     match bits {
-        4 => scaled_bits::<4>(rows, grid, out),
-        _ => scaled_bits::<8>(rows, grid, out),
+        4 => scaled_bits::<S, 4>(s, rows, grid, out),
+        _ => scaled_bits::<S, 8>(s, rows, grid, out),
     }
 }
 
 #[inline(always)]
-fn scaled_bits<const BITS: usize>(rows: &[u8], grid: &Grid, out: &mut [f32]) {
+fn scaled_bits<S: Simd, const BITS: usize>(s: S, rows: &[u8], grid: &Grid, out: &mut [f32]) {
+    // A signed code is an unsigned one, its highest bit flipped, less what that bit stands for.
+    let flip = 1u8 << (BITS - 1);
+    let zero = grid.zero_point.map(|zero| zero + f32::from(flip));
     let lines = out.as_chunks_mut::<PANEL_WIDTH>().0;
     for (row, line) in rows.chunks_exact(4 * BITS).zip(lines) {
-        let codes = unpack::<BITS>(row);
-        for (i, x) in line.iter_mut().enumerate() {
-            let code = (codes[i] << (8 - BITS)).cast_signed() >> (8 - BITS);
-            *x = (f32::from(code) - grid.zero_point[i]) * grid.scale[i];
+        let codes = unpack::<BITS>(row, flip);
+        for at in (0..PANEL_WIDTH).step_by(S::LANES) {
+            let code = s.sub(s.widen(&codes[at..]), s.load(&zero[at..]));
+            s.store(&mut line[at..], s.mul(code, s.load(&grid.scale[at..])));
         }
     }
 }
@@ -151,7 +184,7 @@ fn looked_up_bits<S: Simd, const BITS: usize>(
 ) {
     let lines = out.as_chunks_mut::<PANEL_WIDTH>().0;
     for (row, line) in rows.chunks_exact(4 * BITS).zip(lines) {
-        let codes = unpack::<BITS>(row);
+        let codes = unpack::<BITS>(row, 0);
         let vectors = codes.chunks_exact(S::LANES);
         for (codes, x) in vectors.zip(line.chunks_exact_mut(S::LANES)) {
             s.store(x, s.look_up::<BITS>(palette, codes));
@@ -162,12 +195,12 @@ fn looked_up_bits<S: Simd, const BITS: usize>(
 /// The codes of a packed row of `4 · bits` bytes.
 fn unpacked(row: &[u8], bits: usize) -> [u8; PANEL_WIDTH] {
     match bits {
-        1 => unpack::<1>(row),
-        2 => unpack::<2>(row),
-        3 => unpack::<3>(row),
-        4 => unpack::<4>(row),
-        6 => unpack::<6>(row),
-        _ => unpack::<8>(row),
+        1 => unpack::<1>(row, 0),
+        2 => unpack::<2>(row, 0),
+        3 => unpack::<3>(row, 0),
+        4 => unpack::<4>(row, 0),
+        6 => unpack::<6>(row, 0),
+        _ => unpack::<8>(row, 0),
     }
 }
 

@@ -179,7 +179,7 @@ macro_rules! table {
 
             $(#[$feature])?
             pub(super) unsafe fn widen_scaled(rows: &[u8], bits: usize, grid: &Grid, out: &mut [f32]) {
-                codes::scaled(rows, bits, grid, out);
+                codes::scaled(unsafe { $token }, rows, bits, grid, out);
             }
 
             $(#[$feature])?

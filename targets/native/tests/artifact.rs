@@ -229,7 +229,7 @@ fn options_of_other_formats_are_refused() {
     });
     assert_eq!(
         apple,
-        "option '--interface': 'apple' is for Core ML; choose plain"
+        "option '--interface': 'apple' is for Core ML; choose plain or snap"
     );
     let min_ios = refused(EmitOptions {
         min_ios: Some(17),

@@ -11,9 +11,9 @@ use snapc_format::Stage;
 use snapc_ir::ops::{Conv2d, FakeQuantize, Gather, Linear, MatMul};
 use snapc_ir::verify::verify;
 use snapc_ir::{DType, Graph, LazyTensor, Op, Shape, Tensor, TensorType, eval};
-use snapc_native::{Activations, Companions, compile, lowered};
+use snapc_native::{Activations, Companions, Native, compile, lowered};
 use snapc_program::{Codebook, Storage};
-use snapc_target::Progress;
+use snapc_target::{EmitOptions, Progress, Silent, Target, VerifiedProgram};
 use support::encodings::{palette, scales, with_products};
 use support::engine::{network, run};
 use support::{Noise, fixtures, program, psnr, read_tensors};
@@ -333,6 +333,11 @@ fn unet_parity(name: &str, encode: impl Fn(&LazyTensor) -> LazyTensor, before: O
         let floats = weight.storage == Storage::Panels && !codebook;
         assert!(!floats, "{name}: {} is not encoded", weight.name);
     }
+    parity(&graph)
+}
+
+/// A UNet as the engine runs it, in dB against the evaluator.
+fn parity(graph: &Graph) -> f64 {
     let reference = read_tensors(&fixtures().join("tiny/graphs.safetensors"));
     let input = |input: &str| {
         (
@@ -343,8 +348,8 @@ fn unet_parity(name: &str, encode: impl Fn(&LazyTensor) -> LazyTensor, before: O
     let inputs = ["sample", "timestep", "encoder_hidden_states"]
         .map(input)
         .into();
-    let expected = eval::run(&graph, &inputs).unwrap();
-    let mut network = network(&graph, Activations::F32).unwrap();
+    let expected = eval::run(graph, &inputs).unwrap();
+    let mut network = network(graph, Activations::F32).unwrap();
     let found = run(&mut network, 1, &inputs);
     psnr(expected["out_sample"].floats(), &found["out_sample"])
 }
@@ -384,6 +389,35 @@ fn a_unet_of_codes_equals_the_evaluator() {
     }
 }
 
+#[test]
+fn codes_that_the_passes_make_are_kept() {
+    for form in [
+        "int8",
+        "int4",
+        "palette2",
+        "palette4",
+        "palette6",
+        "palette8,group=16",
+    ] {
+        let passes = format!("f32,quantize-weights{{form={form},all=true,graphs=unet}}");
+        let program = program("tiny", &passes);
+        let graph = program.graph("unet").unwrap();
+        let listed = lowered(&verify(graph).unwrap(), Activations::F32).unwrap();
+        let stored = listed.weights().iter();
+        let codes = stored
+            .filter(|w| matches!(w.storage, Storage::Codes(_)))
+            .count();
+        let encoded = graph
+            .weights()
+            .iter()
+            .filter(|w| w.tensor.encoding().is_some());
+        assert_eq!(codes, encoded.count(), "{form}");
+        assert!(codes > 50, "{form}: {codes}");
+        let db = parity(graph);
+        assert!(db >= 100.0, "{form}: {db:.1} dB");
+    }
+}
+
 /// A number in the middle between two codes may become the other one where sums before it are rounded otherwise, which
 /// depends on the processor.
 #[test]
@@ -395,6 +429,24 @@ fn a_unet_of_integers_is_close_to_the_evaluator() {
     let encode = |w: &LazyTensor| scales(w, 8, &blocks(w, usize::MAX), false);
     let db = unet_parity("integers", encode, Some(&grid));
     assert!(db >= 80.0, "{db:.1} dB");
+}
+
+#[test]
+fn an_artifact_of_codes_keeps_every_rule_and_is_smaller() {
+    let mut program = program("tiny", "f32");
+    let options = EmitOptions::default();
+    let plain = Native.artifact_bytes(&program, &options);
+    for graph in &mut program.graphs {
+        let encode = |w: &LazyTensor| palette(w, 6, &vec![1; w.shape().len()]);
+        *graph = with_products(graph, encode, None);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let verified = VerifiedProgram::new(&program).unwrap();
+    let emitted = Native.emit(&verified, &options, dir.path(), &Silent);
+    assert_eq!(Native.verify(dir.path()).unwrap(), []);
+    let bytes: u64 = emitted.unwrap().files.iter().map(|f| f.bytes).sum();
+    assert_eq!(Native.artifact_bytes(&program, &options), bytes);
+    assert!(bytes < plain, "{bytes} of {plain}");
 }
 
 #[test]

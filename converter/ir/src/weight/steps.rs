@@ -209,8 +209,8 @@ impl LazyTensor {
 
     /// Rows of 32 codes of `bits` bits, one per byte, to `4 · bits` bytes each: a plane after the other for 8, 4, 2 and 1 of
     /// the bits, as far as they add up to `bits`, the lowest bits first. A plane of `p` bits has `4p` bytes; byte `i` holds
-    /// codes `i`, `i + 4p`, `i + 8p` and so on from its lowest bits on. Unlike [`LazyTensor::pack`], which mixes rows, it is
-    /// made piece by piece.
+    /// codes `i`, `i + 4p`, `i + 8p` and so on from its lowest bits on. Unlike in [`LazyTensor::pack`], every row begins at a
+    /// byte of its own, and steps of a kernel that take whole vectors undo it.
     ///
     /// # Panics
     /// When the elements are not single bytes, the last of two or more dimensions is not 32, or `bits` is not 1 to 8.

@@ -64,6 +64,16 @@ pub(crate) trait Simd: Copy {
     /// The lanes, for reductions.
     fn to_lanes(self, v: Self::V) -> [f32; MAX_LANES];
 
+    /// `LANES` codes as numbers. Panics when there are fewer.
+    #[inline(always)]
+    fn widen(self, codes: &[u8]) -> Self::V {
+        let mut lanes = [0.0; MAX_LANES];
+        for (x, code) in lanes.iter_mut().zip(&codes[..Self::LANES]) {
+            *x = f32::from(*code);
+        }
+        self.load(&lanes)
+    }
+
     /// `palette[code]` of `LANES` codes, which are below `2^BITS`. Panics when there are fewer.
     #[inline(always)]
     fn look_up<const BITS: usize>(self, palette: &[f32; 256], codes: &[u8]) -> Self::V {

@@ -173,6 +173,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn widen(self, codes: &[u8]) -> __m256 {
+        let codes = codes[..8].as_ptr();
+        // SAFETY: `self` proves the instructions; there are eight codes.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.cast()))) }
+    }
+
+    #[inline(always)]
     fn look_up<const BITS: usize>(self, palette: &[f32; 256], codes: &[u8]) -> __m256 {
         let codes = codes[..8].as_ptr();
         // SAFETY: `self` proves the instructions; there are eight codes, and every code has its entry.
@@ -246,6 +253,13 @@ impl Simd for Avx512 {
     fn select_lt(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes) }
+    }
+
+    #[inline(always)]
+    fn widen(self, codes: &[u8]) -> __m512 {
+        let codes = codes[..16].as_ptr();
+        // SAFETY: `self` proves the instructions; there are sixteen codes.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()))) }
     }
 
     #[inline(always)]
