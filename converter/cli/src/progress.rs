@@ -1,5 +1,7 @@
 //! Bars with the time left: bytes of a writing, steps of a run.
 
+use std::sync::{Mutex, PoisonError};
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use snapc_target::Progress;
 
@@ -9,14 +11,24 @@ use crate::interrupt::Interrupt;
 pub struct Bar {
     bar: ProgressBar,
     interrupt: Interrupt,
+    notes: Mutex<Vec<String>>,
 }
 
 impl Bar {
     /// A bar, drawn on stderr when `visible`.
     pub fn new(visible: bool, interrupt: Interrupt) -> Self {
         let template = "{msg} [{bar:32}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
-        let bar = draw(visible, template);
-        Bar { bar, interrupt }
+        Bar {
+            bar: draw(visible, template),
+            interrupt,
+            notes: Mutex::default(),
+        }
+    }
+
+    /// What the target had to write in another way than asked for.
+    pub fn notes(&self) -> Vec<String> {
+        let notes = self.notes.lock();
+        notes.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -74,6 +86,12 @@ impl Progress for Bar {
 
     fn cancelled(&self) -> bool {
         self.interrupt.is_set()
+    }
+
+    fn note(&self, note: &str) {
+        let notes = self.notes.lock();
+        let mut notes = notes.unwrap_or_else(PoisonError::into_inner);
+        notes.push(note.to_owned());
     }
 }
 

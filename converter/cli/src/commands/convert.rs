@@ -129,6 +129,9 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
             inputs: inputs(args, &settings)?,
         };
         let (staging, manifest) = clock.time("emit", || job.emit(&program, &bar))?;
+        for note in bar.notes() {
+            output.note(&format!("note: {note}"));
+        }
         clock.time("verify", || job.read_back(&staging))?;
         if bar.cancelled() {
             return Err(Failure::interrupted());
