@@ -51,14 +51,14 @@ pub const NAMED_PIPELINES: &[NamedPipeline] = &[
     NamedPipeline {
         name: "O2",
         description: "clean-up and rewrites that save work",
-        passes: "fold-constants,remove-identity-blocks,remove-no-ops,fold-scaling,\
+        passes: "fold-constants,remove-identity-blocks,fold-scaling,remove-no-ops,\
                  eliminate-common-subexpressions,eliminate-dead-code",
     },
     NamedPipeline {
         name: "O2-native",
         description: "clean-up and rewrites that save work on the native engine",
-        passes: "fold-constants,remove-identity-blocks,remove-no-ops,fold-scaling,split-upsample-convolution,\
-                 split-concat-convolution,eliminate-common-subexpressions,eliminate-dead-code",
+        passes: "fold-constants,remove-identity-blocks,fold-scaling,split-upsample-convolution,\
+                 split-concat-convolution,remove-no-ops,eliminate-common-subexpressions,eliminate-dead-code",
     },
     NamedPipeline {
         name: "recognize",

@@ -14,8 +14,20 @@ pub enum Bound {
 /// Of passes that compute the same numbers; only the sign of a zero may change.
 pub const EXACT: Bound = Bound::Relative(0.0);
 
-/// The passes that find nothing to do in a graph as the importer makes it.
-pub const IDLE: &[&str] = &["eliminate-dead-code", "fold-constants", "remove-no-ops"];
+/// Of passes that compute the same function with other roundings.
+pub const ROUNDED: Bound = Bound::Relative(1e-5);
+
+/// The passes that find nothing to do in a graph as the importer makes it, which has its composites already.
+pub const IDLE: &[&str] = &[
+    "eliminate-dead-code",
+    "fold-constants",
+    "fuse-activations",
+    "fuse-attention",
+    "fuse-gathers",
+    "fuse-linears",
+    "fuse-norms",
+    "remove-no-ops",
+];
 
 /// The timesteps that `specialize-schedule` is given below; networks are run at one of them.
 pub const TIMESTEPS: [u16; 3] = [981, 500, 1];
@@ -58,9 +70,54 @@ pub const ROWS: &[Row] = &[
         bound: EXACT,
     },
     Row {
+        pass: "fold-norm-affine",
+        pipeline: "fold-norm-affine",
+        bound: ROUNDED,
+    },
+    Row {
+        pass: "fold-scaling",
+        pipeline: "fold-scaling",
+        bound: ROUNDED,
+    },
+    Row {
+        pass: "fold-scaling",
+        pipeline: "fold-scaling{attention=true}",
+        bound: ROUNDED,
+    },
+    Row {
+        pass: "fuse-activations",
+        pipeline: "fuse-activations",
+        bound: ROUNDED,
+    },
+    Row {
+        pass: "fuse-attention",
+        pipeline: "fuse-attention",
+        bound: ROUNDED,
+    },
+    Row {
+        pass: "fuse-gathers",
+        pipeline: "fuse-gathers",
+        bound: ROUNDED,
+    },
+    Row {
+        pass: "fuse-linears",
+        pipeline: "fuse-linears",
+        bound: ROUNDED,
+    },
+    Row {
+        pass: "fuse-norms",
+        pipeline: "fuse-norms",
+        bound: ROUNDED,
+    },
+    Row {
         pass: "hoist-text-projections",
         pipeline: "hoist-text-projections",
         bound: EXACT,
+    },
+    Row {
+        pass: "merge-projections",
+        pipeline: "merge-projections",
+        bound: ROUNDED,
     },
     Row {
         pass: "prune-channels",
@@ -71,6 +128,11 @@ pub const ROWS: &[Row] = &[
         pass: "prune-channels",
         pipeline: "prune-channels{ratio=0.5}",
         bound: Bound::OtherNetwork,
+    },
+    Row {
+        pass: "quantize-activations",
+        pipeline: "quantize-activations{min_elements=1}",
+        bound: Bound::Psnr(20.0),
     },
     Row {
         pass: "quantize-weights",
@@ -111,6 +173,21 @@ pub const ROWS: &[Row] = &[
         pass: "specialize-schedule",
         pipeline: "specialize-schedule{timesteps=981/500/1,other_steps=keep}",
         bound: EXACT,
+    },
+    Row {
+        pass: "split-concat-convolution",
+        pipeline: "split-concat-convolution",
+        bound: ROUNDED,
+    },
+    Row {
+        pass: "split-upsample-convolution",
+        pipeline: "split-upsample-convolution{balance=0,min_gain=0}",
+        bound: ROUNDED,
+    },
+    Row {
+        pass: "split-upsample-convolution",
+        pipeline: "split-upsample-convolution",
+        bound: ROUNDED,
     },
 ];
 

@@ -185,7 +185,7 @@ fn options_of_other_targets_are_refused() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "option '--interface': 'apple' is for Core ML; choose plain"
+        "option '--interface': 'apple' is for Core ML; choose plain or snap"
     );
 }
 

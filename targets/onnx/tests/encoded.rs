@@ -241,12 +241,13 @@ fn model(dir: &Path, case: &Case) -> std::path::PathBuf {
     dir.join(&case.name).join("model.onnx")
 }
 
+/// The graph read back, with its layers found again.
 fn read(dir: &Path, case: &Case) -> Graph {
     let sizes = BTreeMap::from([("batch".to_owned(), BATCH)]);
     let graph = snapc_onnx::read(&model(dir, case), &sizes);
     let graph = graph.unwrap_or_else(|e| panic!("{}: {e}", case.name));
     verify::verify(&graph).expect("verifies");
-    graph
+    snapc_passes::recognize(&graph).expect("verified")
 }
 
 fn assert_runs_as_evaluated(cases: &[Case], bound: f64) {
