@@ -345,7 +345,8 @@ fn specialised_to_a_run() {
     ];
     for (target, engines) in targets {
         for precision in ["f32", "f16"] {
-            let scene = Scene::new(&snap(target, precision));
+            let flags = format!("--target {target} --interface snap --precision {precision}");
+            let scene = Scene::new(&flags);
             let manifest = fs::read(scene.path("out/snap.json")).expect("it is there");
             let manifest: Value = serde_json::from_slice(&manifest).expect("it is JSON");
             let features = manifest["graphs"][1]["inputs"].as_array().expect("a list");

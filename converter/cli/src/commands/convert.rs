@@ -39,8 +39,8 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
     if let (Some(dir), false) = (&settings.output, args.dry_run || args.list_passes) {
         check_output(dir, settings.force)?;
     }
-    // What can be wrong with the passes shows before anything is read.
-    settings.recipe.pipeline(&[])?;
+    // What can be wrong with the passes shows before anything is read; the schedule is known later.
+    settings.recipe.pipeline(&[0])?;
     let interrupt = Interrupt::install();
     let mut clock = Clock::default();
 

@@ -325,7 +325,7 @@ impl<'a> Lowering<'a> {
         encoding: Arc<Encoding>,
         shape: &[usize],
     ) -> Operand {
-        if let Some(position) = self.weights.find_codes(name, &found.rows, &encoding) {
+        if let Some(position) = self.weights.find_codes(&found.rows, &encoding) {
             return Operand::Weight(position as u32);
         }
         let mut number = |part: &str, storage, tensor| {

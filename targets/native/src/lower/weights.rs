@@ -60,8 +60,8 @@ pub(crate) fn layout(storage: Storage) -> LayoutId {
 #[derive(Default)]
 pub(super) struct WeightTable {
     weights: Vec<StoredWeight>,
-    /// By the name in the IR, where they are looked for.
-    by_name: BTreeMap<String, Vec<Known>>,
+    /// By the bytes they take, where equal ones are looked for: a block that stands twice has its weights under two names.
+    by_size: BTreeMap<usize, Vec<Known>>,
     taken: BTreeSet<String>,
 }
 
@@ -81,7 +81,7 @@ impl WeightTable {
             Storage::Rows | Storage::Codes(_) => tensor,
             Storage::Panels => tensor.panels(PANEL_WIDTH as usize),
         };
-        for known in self.by_name.get(name).into_iter().flatten() {
+        for known in self.by_size.get(&tensor.byte_len()).into_iter().flatten() {
             let stored = &self.weights[known.position];
             if stored.weight.storage == storage && stored.tensor.same_data(&tensor) {
                 return (known.position, None);
@@ -92,13 +92,8 @@ impl WeightTable {
     }
 
     /// The position of the weight that these packed codes are, if it is there.
-    pub(super) fn find_codes(
-        &self,
-        name: &str,
-        rows: &LazyTensor,
-        encoding: &Arc<Encoding>,
-    ) -> Option<usize> {
-        let known = self.by_name.get(name)?.iter().find(|known| {
+    pub(super) fn find_codes(&self, rows: &LazyTensor, encoding: &Arc<Encoding>) -> Option<usize> {
+        let known = self.by_size.get(&rows.byte_len())?.iter().find(|known| {
             known.encoding.as_ref() == Some(encoding)
                 && self.weights[known.position].tensor.same_data(rows)
         });
@@ -129,7 +124,8 @@ impl WeightTable {
     ) -> usize {
         let position = self.weights.len();
         let known = Known { position, encoding };
-        self.by_name.entry(name.to_owned()).or_default().push(known);
+        let same_size = self.by_size.entry(tensor.byte_len()).or_default();
+        same_size.push(known);
         let weight = Weight {
             name: unique(name, &mut self.taken),
             storage,
