@@ -1,7 +1,7 @@
 //! An encoded tensor beside what it was before.
 
 use super::cast::widen;
-use super::{CHUNK, LazyTensor, Transform, WeightError};
+use super::{LazyTensor, Transform, WeightError};
 
 impl LazyTensor {
     /// The tensor without its encoding, when [`LazyTensor::encode`] was its last step.
@@ -27,13 +27,7 @@ impl LazyTensor {
             return Ok(());
         };
         let rows = self.source_rows();
-        let step = match self.row_block() {
-            Some(block) => {
-                let per_row = self.source_shape.iter().skip(1).product::<usize>().max(1);
-                (CHUNK / per_row).max(1).next_multiple_of(block)
-            }
-            None => rows.max(1),
-        };
+        let step = self.rows_at_once();
         for start in (0..rows).step_by(step) {
             let part = start..rows.min(start + step);
             let (old, new) = (before.rows(part.clone())?, self.rows(part)?);

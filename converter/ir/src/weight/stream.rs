@@ -75,6 +75,17 @@ impl LazyTensor {
         Some(block)
     }
 
+    /// How many rows along the leading dimension make a piece.
+    pub(super) fn rows_at_once(&self) -> usize {
+        match self.row_block() {
+            Some(block) => {
+                let per_row = self.source_shape.iter().skip(1).product::<usize>().max(1);
+                (CHUNK / per_row).max(1).next_multiple_of(block)
+            }
+            None => self.source_rows().max(1),
+        }
+    }
+
     /// The bytes of the result that some rows of the stored tensor make: all rows, or such as [`LazyTensor::row_block`]
     /// allows.
     pub(super) fn rows(&self, rows: Range<usize>) -> Result<Cow<'_, [u8]>, WeightError> {
@@ -228,13 +239,7 @@ impl LazyTensor {
             return Ok(());
         }
         let rows = self.source_rows();
-        let step = match self.row_block() {
-            Some(block) => {
-                let per_row = self.source_shape.iter().skip(1).product::<usize>().max(1);
-                (CHUNK / per_row).max(1).next_multiple_of(block)
-            }
-            None => rows.max(1),
-        };
+        let step = self.rows_at_once();
         for start in (0..rows).step_by(step) {
             let made = self.rows(start..rows.min(start + step))?;
             for chunk in made.chunks(CHUNK * self.dtype.size()) {

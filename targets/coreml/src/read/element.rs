@@ -21,7 +21,7 @@ pub(super) fn bits(dtype: DataType) -> Option<usize> {
 }
 
 /// Code of an element type in a blob's metadata.
-pub(super) fn code(dtype: DataType) -> Option<u32> {
+pub(crate) fn code(dtype: DataType) -> Option<u32> {
     match dtype {
         DataType::Float16 => Some(1),
         DataType::Float32 => Some(2),

@@ -21,7 +21,7 @@ mod builder;
 mod call;
 mod constant;
 mod constexpr;
-mod element;
+pub(crate) mod element;
 mod error;
 mod feature;
 mod names;

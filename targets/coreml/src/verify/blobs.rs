@@ -12,6 +12,7 @@ use super::{Report, cannot_be_read, regular_file_len, rules};
 use crate::blob::{ALIGNMENT, FILE_NAME, SENTINEL, VERSION};
 use crate::package::{DATA, WEIGHT_FILE, WEIGHTS};
 use crate::proto::DataType;
+use crate::read::element;
 
 /// A constant that refers to the weight file.
 #[derive(Clone, Debug)]
@@ -109,7 +110,7 @@ fn check_blob(
         u64_at(&metadata, 8),
         u64_at(&metadata, 16),
     );
-    let (Some(expected_code), Some(bits)) = (code_of(ty.dtype), bits(ty.dtype)) else {
+    let (Some(expected_code), Some(bits)) = (element::code(ty.dtype), bits(ty.dtype)) else {
         report.add(
             rules::BLOB_DATA,
             place,
@@ -150,28 +151,6 @@ fn check_blob(
         report.add(rules::BLOB_DATA, place, problems.join("; "));
     }
     Ok(())
-}
-
-/// Code in a blob's metadata.
-fn code_of(dtype: DataType) -> Option<u32> {
-    match dtype {
-        DataType::Float16 => Some(1),
-        DataType::Float32 => Some(2),
-        DataType::UInt8 => Some(3),
-        DataType::Int8 => Some(4),
-        DataType::BFloat16 => Some(5),
-        DataType::Int16 => Some(6),
-        DataType::UInt16 => Some(7),
-        DataType::Int4 => Some(8),
-        DataType::UInt1 => Some(9),
-        DataType::UInt2 => Some(10),
-        DataType::UInt4 => Some(11),
-        DataType::UInt3 => Some(12),
-        DataType::UInt6 => Some(13),
-        DataType::Int32 => Some(14),
-        DataType::UInt32 => Some(15),
-        _ => None,
-    }
 }
 
 /// Bits of an element of a type that blobs may have.
