@@ -1,4 +1,5 @@
-//! Documents generated from the source: the command reference and the pass reference.
+//! Documents generated from the source: the command reference and the pass reference; and the page of measured effects,
+//! from its figures.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::effects;
 use crate::process::say;
 
 /// Writes the documents, or with `check` only compares them.
@@ -15,7 +17,9 @@ use crate::process::say;
 /// When one cannot be written, or with `check` when one is out of date.
 pub fn run(root: &Path, check: bool) -> Result<()> {
     let mut stale = Vec::new();
-    for (path, text) in documents() {
+    let mut documents = documents();
+    documents.insert(effects::PAGE.to_owned(), effects::page(root)?);
+    for (path, text) in documents {
         let full = root.join(&path);
         if fs::read_to_string(&full).is_ok_and(|found| found == text) {
             continue;
