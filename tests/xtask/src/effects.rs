@@ -51,6 +51,36 @@ const CASES: &[Case] = &[
     case("f16, `-O0`", &["-O", "0"]),
     case("f16, `-O1`", &["-O", "1"]),
     case("f16, `-O2`", &["-O", "2"]),
+    case(
+        "`fold-norm-affine`",
+        &["--passes", "fold-norm-affine,O1,cast-precision{to=f16}"],
+    ),
+    case(
+        "`fold-scaling`",
+        &["--passes", "fold-scaling,O1,cast-precision{to=f16}"],
+    ),
+    case(
+        "`fuse-attention`",
+        &["--passes", "fuse-attention,O1,cast-precision{to=f16}"],
+    ),
+    case(
+        "`merge-projections`",
+        &["--passes", "merge-projections,O1,cast-precision{to=f16}"],
+    ),
+    case(
+        "`split-concat-convolution`",
+        &[
+            "--passes",
+            "split-concat-convolution,O1,cast-precision{to=f16}",
+        ],
+    ),
+    case(
+        "`split-upsample-convolution`",
+        &[
+            "--passes",
+            "split-upsample-convolution,O1,cast-precision{to=f16}",
+        ],
+    ),
     case("`--weights int8`", &["--weights", "int8"]),
     Case {
         needs: IOS_18,
