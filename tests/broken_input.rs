@@ -287,6 +287,15 @@ fn weights_that_overflow_f16_are_all_named() {
         .snapc()
         .run("convert in --target onnx --precision f32 -o out");
     assert_eq!(run.exit, Some(0), "{}", run.stderr);
+    for target in ["onnx", "coreml", "native"] {
+        let run = scene.snapc().run(&format!(
+            "convert in --target {target} --keep-f32 auto --explain -o {target}"
+        ));
+        assert_eq!(run.exit, Some(0), "{target}: {}", run.stderr);
+        for kept in ["conv_in", "conv_out"] {
+            assert!(run.stdout.contains(kept), "{target}: {}", run.stdout);
+        }
+    }
 }
 
 #[test]

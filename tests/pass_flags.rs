@@ -88,7 +88,7 @@ fn weights_of_few_bits() {
     }
 }
 
-/// A layer whose weights f16 cannot hold is converted with the layer in f32.
+/// Layers named by the user compute in f32 among others in f16.
 #[test]
 fn layers_that_stay_in_f32() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -181,6 +181,33 @@ fn changed_networks_are_exported() {
     );
     assert_eq!(run.exit, Some(2), "{}", run.stderr);
     assert!(run.stderr.contains("changed"), "{}", run.stderr);
+}
+
+/// Every encoded layer is reported with its own distance from what it was.
+#[test]
+fn encoded_layers_are_reported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = succeeds(
+        folder.path(),
+        &format!(
+            "convert {} --target native --weights palette4 --explain --dry-run --json",
+            tiny().display()
+        ),
+    );
+    let document = json(&run.stdout);
+    let layers = document["encoded_weights"].as_array().expect("a list");
+    for graph in ["text_encoder", "unet", "vae_decoder"] {
+        assert!(layers.iter().any(|l| l["graph"] == graph), "{graph}");
+    }
+    for layer in layers {
+        let snr = layer["snr_db"].as_f64().expect("a figure");
+        // 16 values for weights near a normal distribution: 20 dB by Max's table, more where there are few elements.
+        assert!((18.0..40.0).contains(&snr), "{layer}");
+        assert!(
+            layer["bytes_after"].as_u64() < layer["bytes_before"].as_u64(),
+            "{layer}"
+        );
+    }
 }
 
 /// A plan that the skips do not allow names the reason and the choices, and nothing is written.

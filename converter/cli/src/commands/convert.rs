@@ -39,6 +39,9 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
     if let (Some(dir), false) = (&settings.output, args.dry_run || args.list_passes) {
         check_output(dir, settings.force)?;
     }
+    if let (Some(dir), false) = (&settings.export, args.dry_run || args.list_passes) {
+        check_export(dir)?;
+    }
     // What can be wrong with the passes shows before anything is read; the schedule is known later.
     settings.recipe.pipeline(&[0])?;
     let interrupt = Interrupt::install();
@@ -96,6 +99,10 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
         report
     }));
     GraphReport::add_optimized(&mut graphs, &program);
+    let encoded = match args.explain {
+        true => report::encoded_weights(&program)?,
+        false => Vec::new(),
+    };
     let emit = settings.emit_for(&program, args.pass_limit.is_some())?;
     let program = clock.time("legalize", || {
         stages::legalized(program, settings.target, &emit)
@@ -115,6 +122,7 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
             explain: args.explain,
         },
         pass_reports,
+        encoded,
         stages: Vec::new(),
         files: 0,
         bytes: settings.target.artifact_bytes(&program, &emit),
@@ -143,6 +151,15 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
     report.stages = clock.0;
     output.result(&report.document(), || report.text())?;
     Ok(Exit::Done)
+}
+
+/// Refuses an exported checkpoint that exists; `--force` is about the artifact.
+fn check_export(dir: &Path) -> Result<(), Failure> {
+    if dir.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("'{}' exists", dir.display()))
+        .help("give --export-checkpoint the name of a new folder"))
 }
 
 /// What the writing of an artifact needs besides the program.

@@ -105,6 +105,8 @@ pub struct Report {
     pub graphs: Vec<GraphReport>,
     /// What each pass did.
     pub pass_reports: Vec<PassReport>,
+    /// How far every encoded weight is from what it was, when that is wanted.
+    pub encoded: Vec<Value>,
     /// What is shown of that.
     pub passes_shown: PassesShown,
     /// Times of the stages.
@@ -134,6 +136,9 @@ impl Report {
             "files": self.files,
             "bytes": self.bytes,
         });
+        if self.passes_shown.explain {
+            document["encoded_weights"] = json!(self.encoded);
+        }
         if self.passes_shown.times || self.passes_shown.explain {
             document["pass_reports"] = self.pass_reports.iter().map(pass_document).collect();
         }
@@ -247,6 +252,31 @@ fn effect_lines(report: &PassReport) -> Vec<String> {
     changed
         .map(|(name, before, after, show)| format!("{name} {} -> {}", show(before), show(after)))
         .collect()
+}
+
+/// How far every encoded weight of a program is from what it was. Reads them all once.
+///
+/// # Errors
+/// When the data of a weight cannot be made.
+pub fn encoded_weights(program: &Program) -> Result<Vec<Value>, Failure> {
+    let mut all = Vec::new();
+    for graph in &program.graphs {
+        let weights = snapc_passes::weight_fidelity(graph)
+            .map_err(|problem| Failure::new(Exit::InvalidInput, anyhow::anyhow!("{problem}")))?;
+        all.extend(weights.iter().map(|weight| {
+            json!({
+                "graph": graph.name(),
+                "weight": weight.weight,
+                "form": weight.form,
+                "elements": weight.elements,
+                "bytes_before": weight.bytes_before,
+                "bytes_after": weight.bytes_after,
+                "snr_db": weight.snr(),
+                "max_error": weight.max_error,
+            })
+        }));
+    }
+    Ok(all)
 }
 
 /// Prints the passes of a pipeline with what each does.

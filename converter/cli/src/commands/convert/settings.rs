@@ -176,6 +176,12 @@ fn check_together(flags: &ConvertFlags) -> Result<(), Failure> {
             "--weights mixed and --weight-budget go together",
         ));
     }
+    if flags.keep_f32.is_some() && flags.precision == Some(Precision::F32) {
+        return Err(
+            Failure::usage("--keep-f32 names layers, and --precision f32 keeps them all")
+                .help("give one or the other"),
+        );
+    }
     if flags.export_checkpoint.is_some() && flags.plan.is_none() && flags.prune_vae.is_none() {
         let message =
             "--export-checkpoint writes what --plan and --prune-vae make, and neither is given";
