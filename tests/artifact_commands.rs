@@ -75,6 +75,12 @@ fn document(run: &Run) -> Value {
     serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}", run.stdout))
 }
 
+/// The compared tensors of `validate --json`.
+fn rows_of(scene: &Scene, arguments: &str) -> Vec<Value> {
+    let rows = document(&scene.run(arguments))["rows"].take();
+    rows.as_array().expect("rows are a list").clone()
+}
+
 #[test]
 fn impossible_runs_are_refused() {
     let scene = Scene::new(&[
@@ -266,6 +272,12 @@ fn a_run_writes_what_it_says() {
     // The manifest plans three steps, and a record is enough to validate against.
     let run = scene.run("validate tiny --reference s.safetensors");
     assert_eq!(run.exit, Some(0), "{}{}", run.stdout, run.stderr);
+    let all = rows_of(&scene, "validate tiny --reference s.safetensors --json");
+    let run_only = "validate tiny --reference s.safetensors --run-only --json";
+    let (calls, rest): (Vec<Value>, Vec<Value>) =
+        all.into_iter().partition(|row| row["kind"] == "call");
+    assert_eq!(calls.len(), 5, "text encoder, three steps, decoder");
+    assert_eq!(rows_of(&scene, run_only), rest);
     let before = fs::read(scene.path("x.png")).expect("it is there");
     let again = scene.run("run tiny --prompt fox -o x.png --force --seed 5");
     assert_eq!(again.exit, Some(0), "{}", again.stderr);

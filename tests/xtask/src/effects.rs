@@ -150,11 +150,11 @@ struct Checkpoint {
 }
 
 /// Measures on the fixture, or with `full` on the full-size checkpoint; `only` restricts the cases to names that hold one of
-/// the words. Figures of other cases stay as they are.
+/// the words. Figures of other cases stay as they are; with `times` also the PSNRs of these, whose conversions alone are run.
 ///
 /// # Errors
 /// When `snapc` cannot be built or the figures cannot be read or written.
-pub fn measure(root: &Path, full: bool, only: &[String]) -> Result<()> {
+pub fn measure(root: &Path, full: bool, times: bool, only: &[String]) -> Result<()> {
     run(Command::new("cargo")
         .args(["build", "--release", "-p", "snapc"])
         .current_dir(root))?;
@@ -183,16 +183,19 @@ pub fn measure(root: &Path, full: bool, only: &[String]) -> Result<()> {
     );
     let file = root.join(FIGURES);
     let mut table = read(&file)?;
+    let mut runs = Runs::new();
     for case in CASES {
         let wanted = only.is_empty() || only.iter().any(|word| case.name.contains(word.as_str()));
         for target in TARGETS.iter().filter(|_| wanted) {
-            let figures = one(&snapc, &checkpoint, case, target, root)?;
+            let of_case = table.entry(checkpoint.name.to_owned()).or_default();
+            let of_targets = of_case.entry(case.name.to_owned()).or_default();
+            let known = of_targets.get(*target).filter(|_| times);
+            let known = known.map(|figures| [figures.latents, figures.picture]);
+            let figures = one(&snapc, &checkpoint, case, target, root, known, &mut runs)?;
             say(&format!(
                 "{} {} {target}: {figures:?}",
                 checkpoint.name, case.name
             ));
-            let of_case = table.entry(checkpoint.name.to_owned()).or_default();
-            let of_targets = of_case.entry(case.name.to_owned()).or_default();
             of_targets.insert((*target).to_owned(), figures);
             let text = serde_json::to_string_pretty(&table)?;
             std::fs::write(&file, text + "\n")?;
@@ -209,13 +212,18 @@ fn read(file: &Path) -> Result<Table> {
     }
 }
 
-/// Converts and validates once.
+/// PSNRs by reference and hashes of an artifact's files: equal files need no second run.
+type Runs = BTreeMap<(PathBuf, String), [Option<f64>; 2]>;
+
+/// Converts and validates once, the latter unless its figures are known.
 fn one(
     snapc: &Path,
     checkpoint: &Checkpoint,
     case: &Case,
     target: &str,
     root: &Path,
+    known: Option<[Option<f64>; 2]>,
+    runs: &mut Runs,
 ) -> Result<Figures> {
     let output = root.join(".cache").join("pass-effects");
     let reference = checkpoint.reference.to_string_lossy().into_owned();
@@ -265,10 +273,14 @@ fn one(
         .own_reference
         .map(|name| checkpoint.reference.with_file_name(name));
     let reference = own.as_ref().unwrap_or(&checkpoint.reference);
-    let [latents, picture] = match reference.is_file() {
-        true => accuracy(snapc, &output, reference)?,
-        false => [None, None],
+    let manifest: Value = serde_json::from_slice(&std::fs::read(output.join("snap.json"))?)?;
+    let files = (reference.clone(), manifest["files"].to_string());
+    let [latents, picture] = match known.or_else(|| runs.get(&files).copied()) {
+        Some(known) => known,
+        None if reference.is_file() => accuracy(snapc, &output, reference)?,
+        None => [None, None],
     };
+    runs.insert(files, [latents, picture]);
     std::fs::remove_dir_all(&output)?;
     Ok(Figures {
         seconds,
@@ -288,6 +300,7 @@ fn accuracy(snapc: &Path, artifact: &Path, reference: &Path) -> Result<[Option<f
             "validate",
             "--json",
             "--quiet",
+            "--run-only",
             "--min-psnr",
             "0",
             "--reference",
@@ -321,7 +334,8 @@ pub fn page(root: &Path) -> Result<String> {
          `snapc validate` on snapc's own engine. Parameters, multiply-adds (batch 1) and bytes are those of all three graphs and of\n\
          the artifact; the PSNRs are those of the final latents and of the picture of the guided 8-step run against diffusers in f32\n\
          (with `--plan`, against diffusers' network without and with those blocks).\n\
-         `cargo xtask effects` measures the fixture, `cargo xtask effects --full` the full-size checkpoint.\n",
+         `cargo xtask effects` measures the fixture, `cargo xtask effects --full` the full-size checkpoint; `--times` takes the times\n\
+         again, on an idle machine.\n",
     );
     for (checkpoint, cases) in &table {
         let _ = writeln!(text, "\n## {checkpoint}\n");

@@ -59,6 +59,9 @@ enum Command {
         /// On the full-size checkpoint under .cache instead of the fixture
         #[arg(long)]
         full: bool,
+        /// Only the conversions, on an idle machine: the times are new, the PSNRs stay
+        #[arg(long)]
+        times: bool,
     },
     /// All that has to pass before a change goes in
     Ci,
@@ -70,7 +73,9 @@ fn main() -> ExitCode {
         Command::Test { all } => steps::test(&workspace_root(), all),
         Command::Fuzz { targets, runs } => fuzz::fuzz(&workspace_root(), &targets, runs),
         Command::Codegen { check } => codegen::run(&workspace_root(), check),
-        Command::Effects { only, full } => effects::measure(&workspace_root(), full, &only),
+        Command::Effects { only, full, times } => {
+            effects::measure(&workspace_root(), full, times, &only)
+        }
         Command::Ci => steps::ci(&workspace_root()),
     };
     match result {

@@ -23,8 +23,11 @@ pub struct ValidateArgs {
     /// Least PSNR of the final latents; the bars of single calls are lowered to it [default: by precision]
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     pub min_psnr: Option<f64>,
+    /// Leave out the single calls: only the whole run from the reference's initial latents
+    #[arg(long)]
+    pub run_only: bool,
     /// Also compare the nodes of the graph that departs first, or comes closest to it, with those of the checkpoint
-    #[arg(long, requires = "checkpoint")]
+    #[arg(long, requires = "checkpoint", conflicts_with = "run_only")]
     pub per_node: bool,
     /// The checkpoint that the artifact was made from, for --per-node
     #[arg(long, value_name = "PATH", requires = "per_node")]

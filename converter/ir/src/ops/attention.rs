@@ -51,6 +51,8 @@ operator! {
     }
 
     fn eval(&self, operands: &[&Tensor]) -> Tensor {
+        /// Queries whose logits are held at once.
+        const BAND: usize = 64;
         let (q, k) = (operands[0], operands[1]);
         let (n, s, channels, t) = (q.shape[0], q.shape[1], q.shape[2], k.shape[1]);
         let d = channels / self.heads;
@@ -71,17 +73,23 @@ operator! {
                 if t == 0 {
                     return y;
                 }
-                let mut logits = vec![0.0; s * t];
-                multiply_rows(&scaled, &transposed(&rows(k), t, d), &mut logits, d, t);
-                if let Some((mask, strides)) = &mask {
-                    let start = image * strides[0] + head * strides[1];
-                    let inner = offsets(&[s, t], [&strides[2..]]);
-                    for (logit, [at]) in logits.iter_mut().zip(inner) {
-                        *logit += mask[start + at];
+                let (k, v) = (transposed(&rows(k), t, d), rows(operands[2]));
+                let bands = scaled.chunks(BAND * d).zip(y.chunks_mut(BAND * d));
+                for (band, (q, y)) in bands.enumerate() {
+                    let queries = q.len() / d;
+                    let mut logits = vec![0.0; queries * t];
+                    multiply_rows(q, &k, &mut logits, d, t);
+                    if let Some((mask, strides)) = &mask {
+                        let row = band * BAND * strides[2];
+                        let start = image * strides[0] + head * strides[1] + row;
+                        let inner = offsets(&[queries, t], [&strides[2..]]);
+                        for (logit, [at]) in logits.iter_mut().zip(inner) {
+                            *logit += mask[start + at];
+                        }
                     }
+                    logits.chunks_exact_mut(t).for_each(softmax);
+                    multiply_rows(&logits, &v, y, t, d);
                 }
-                logits.chunks_exact_mut(t).for_each(softmax);
-                multiply_rows(&logits, &rows(operands[2]), &mut y, t, d);
                 y
             })
             .collect();

@@ -1,5 +1,7 @@
 //! What elementwise operators share: numpy broadcasting, inference, evaluation.
 
+use rayon::prelude::*;
+
 use super::check::{InferError, arity, float, same_dtype, shape_error};
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{Elements, Tensor, strides};
@@ -36,9 +38,12 @@ pub(super) fn infer_unary(operands: &[&TensorType]) -> Result<TensorType, InferE
 }
 
 /// `f` of every element of the one float operand.
-pub(super) fn eval_unary(operands: &[&Tensor], f: impl Fn(f32) -> f32) -> Tensor {
+pub(super) fn eval_unary(operands: &[&Tensor], f: impl Fn(f32) -> f32 + Sync) -> Tensor {
+    // Below this many elements a task costs more to start than to do.
+    const TASK: usize = 1 << 12;
     let x = operands[0];
-    Tensor::float(&x.shape, x.floats().iter().map(|&v| f(v)).collect())
+    let y = x.floats().par_iter().with_min_len(TASK).map(|&v| f(v));
+    Tensor::float(&x.shape, y.collect())
 }
 
 /// `float` or `int` of every pair of elements of two broadcast operands.

@@ -1,5 +1,6 @@
 //! `y = a · b` over the last two dimensions, the others broadcast (`torch.matmul`, ONNX `MatMul`).
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::check::{InferError, arity, float, same_dtype, shape_error, size};
@@ -89,41 +90,87 @@ pub(super) fn product(result: &TensorType, inner: usize) -> u64 {
 /// `y += a · b` for row-major `a[m,k]`, `b[k,p]`, `y[m,p]` with `[m, k, p]` in `size`; bands of rows in parallel.
 pub(super) fn multiply(a: &[f32], b: &[f32], y: &mut [f32], size: [usize; 3]) {
     // Below this many multiply-adds a task costs more to start than to do.
-    const TASK: usize = 1 << 15;
+    const TASK: usize = 1 << 20;
+    // Every task reads all of `b`.
+    const TASKS: usize = 16;
     let [m, k, p] = size;
     if m * k * p == 0 {
         return;
     }
-    let rows = (TASK / (k * p)).clamp(1, m);
+    let rows = (TASK / (k * p)).max(m / TASKS);
+    let rows = rows.max(1).next_multiple_of(TILE_ROWS).min(m);
     y.par_chunks_mut(rows * p)
         .zip(a.par_chunks(rows * k))
         .for_each(|(y, a)| multiply_rows(a, b, y, k, p));
 }
 
-/// As [`multiply`] in one thread. Four rows of `b` at a time are added to a row of `y`, which saves reading and writing
-/// that row for each of them.
+/// Rows of `y` that are summed at once.
+const TILE_ROWS: usize = 4;
+/// Columns of `y` that are summed at once.
+const TILE_COLUMNS: usize = 32;
+
+/// As [`multiply`] in one thread, a tile of `y` in registers at a time. Every element is the sum of its products in their
+/// order, each rounded, whatever the processor: wider vectors take more elements at once and nothing else.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub(super) fn multiply_rows(a: &[f32], b: &[f32], y: &mut [f32], k: usize, p: usize) {
-    for (a, y) in a.chunks_exact(k).zip(y.chunks_exact_mut(p)) {
-        let mut factors = a.chunks_exact(4);
-        let mut quads = b.chunks_exact(4 * p);
-        for (f, quad) in (&mut factors).zip(&mut quads) {
-            let (b01, b23) = quad.split_at(2 * p);
-            let ((b0, b1), (b2, b3)) = (b01.split_at(p), b23.split_at(p));
-            for ((((y, b0), b1), b2), b3) in y.iter_mut().zip(b0).zip(b1).zip(b2).zip(b3) {
-                *y += f[0] * b0 + f[1] * b1 + f[2] * b2 + f[3] * b3;
+    let whole = p - p % TILE_COLUMNS;
+    for first in (0..whole).step_by(TILE_COLUMNS) {
+        let mut bands = y.chunks_exact_mut(TILE_ROWS * p);
+        let mut factors = a.chunks_exact(TILE_ROWS * k);
+        for (y, a) in (&mut bands).zip(&mut factors) {
+            add_tile::<TILE_ROWS>(a, b, y, [k, p, first]);
+        }
+        let rest = bands.into_remainder().chunks_exact_mut(p);
+        for (y, a) in rest.zip(factors.remainder().chunks_exact(k)) {
+            add_tile::<1>(a, b, y, [k, p, first]);
+        }
+    }
+    if whole < p {
+        for (y, a) in y.chunks_exact_mut(p).zip(a.chunks_exact(k)) {
+            for (f, b) in a.iter().zip(b.chunks_exact(p)) {
+                let pairs = y[whole..].iter_mut().zip(&b[whole..]);
+                pairs.for_each(|(y, b)| *y += f * b);
             }
         }
-        let rest = quads.remainder().chunks_exact(p);
-        for (f, b) in factors.remainder().iter().zip(rest) {
-            y.iter_mut().zip(b).for_each(|(y, b)| *y += f * b);
+    }
+}
+
+/// Adds `a · b` to [`TILE_COLUMNS`] columns of `y`, from `first` on.
+#[inline(always)]
+fn add_tile<const ROWS: usize>(
+    a: &[f32],
+    b: &[f32],
+    y: &mut [f32],
+    [k, p, first]: [usize; 3],
+) {
+    let mut sums = [[0.0; TILE_COLUMNS]; ROWS];
+    for (sums, y) in sums.iter_mut().zip(y.chunks_exact(p)) {
+        sums.copy_from_slice(&y[first..first + TILE_COLUMNS]);
+    }
+    for (l, b) in b.chunks_exact(p).enumerate() {
+        let b = &b[first..first + TILE_COLUMNS];
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let factor = a[row * k + l];
+            sums.iter_mut().zip(b).for_each(|(s, b)| *s += factor * b);
         }
+    }
+    for (sums, y) in sums.iter().zip(y.chunks_exact_mut(p)) {
+        y[first..first + TILE_COLUMNS].copy_from_slice(sums);
     }
 }
 
 /// The rows of a row-major matrix as columns.
 pub(super) fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let column = |c| (0..rows).map(move |r| x[r * columns + c]);
-    (0..columns).flat_map(column).collect()
+    let mut y = vec![0.0; rows * columns];
+    // Some columns at a time, so that what is read of a row stays in the cache for the next of them.
+    let band = rows.max(1) * 16;
+    y.par_chunks_mut(band).enumerate().for_each(|(i, y)| {
+        let columns = x.chunks_exact(columns.max(1)).map(|row| &row[i * 16..]);
+        for (r, row) in columns.enumerate() {
+            y[r..].iter_mut().step_by(rows).zip(row).for_each(|(y, x)| *y = *x);
+        }
+    });
+    y
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ fn fixed(dtype: DType, shape: &[usize]) -> TensorType {
 /// How `DequantizeLinear` sees the groups of an encoding.
 #[derive(Debug, PartialEq)]
 struct Blocks {
-    /// Dimensions of the codes: those of the weight, from the last one that is cut on merged.
+    /// Dimensions of the codes: those of the weight, from the last one that is cut on merged where blocks lie along it.
     codes: Vec<usize>,
     /// The axis along which scales differ; `None` when there is one for all.
     axis: Option<usize>,
@@ -141,30 +141,34 @@ impl Blocks {
         if single && groups[last] == shape[last] {
             return whole(Some(last), vec![shape[last]]);
         }
-        let along: usize = shape[last..].iter().product();
-        let plain = shape[last + 1..].iter().all(|&size| size == 1);
+        let cut = (0..=last).rev().filter(|&axis| groups[axis] > 1);
+        let along = cut.map(|axis| Blocks::along(axis, shape, groups));
+        along
+            .min_by_key(|blocks| blocks.groups.len())
+            .expect("the last cut axis is among them")
+    }
+
+    /// Blocks along an axis. Dimensions that follow it without a cut are merged with it.
+    fn along(axis: usize, shape: &[usize], groups: &[usize]) -> Self {
+        let behind = axis + 1..shape.len();
+        let merged = groups[behind.clone()].iter().all(|&g| g == 1)
+            && shape[behind.clone()].iter().any(|&size| size > 1);
         let mut codes = shape.to_vec();
-        if !plain {
-            codes.truncate(last);
-            codes.push(along);
+        if merged {
+            codes.truncate(axis);
+            codes.push(shape[axis..].iter().product());
         }
         let mut scales = codes.clone();
-        scales[last] = groups[last];
-        // The group of each index of the axes up to the last one that is cut.
+        scales[axis] = groups[axis];
         let mut of = vec![0];
-        for axis in 0..=last {
-            let part = if axis == last {
-                1
-            } else {
-                shape[axis] / groups[axis]
-            };
-            let next =
-                |&before: &usize| (0..scales[axis]).map(move |i| before * groups[axis] + i / part);
+        for (d, &size) in scales.iter().enumerate() {
+            let part = if d == axis { 1 } else { shape[d] / groups[d] };
+            let next = |&before: &usize| (0..size).map(move |i| before * groups[d] + i / part);
             of = of.iter().flat_map(next).collect();
         }
         Blocks {
-            size: Some(along / groups[last]),
-            axis: Some(last),
+            size: Some(codes[axis] / groups[axis]),
+            axis: Some(axis),
             codes,
             scales,
             groups: of,
@@ -439,5 +443,19 @@ mod tests {
         let found = blocks(&[4, 6], &[2, 3]);
         assert_eq!((found.scales, found.size), (vec![4, 3], Some(2)));
         assert_eq!(found.groups, [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]);
+    }
+
+    #[test]
+    fn blocks_lie_along_the_axis_that_needs_the_fewest_scales() {
+        // A linear layer's weight with blocks of 32 inputs, as `MatMul` takes it.
+        let found = blocks(&[768, 3072], &[24, 3072]);
+        assert_eq!((found.axis, found.size), (Some(0), Some(32)));
+        assert_eq!(found.scales, [24, 3072]);
+        assert!(found.groups.iter().copied().eq(0..24 * 3072));
+        // Rows of blocks in front of dimensions that are not cut.
+        let found = blocks(&[8, 2, 2], &[2, 2, 1]);
+        assert_eq!((found.axis, found.size), (Some(0), Some(4)));
+        assert_eq!((found.codes, found.scales), (vec![8, 2, 2], vec![2, 2, 2]));
+        assert_eq!(found.groups, [0, 0, 1, 1, 2, 2, 3, 3]);
     }
 }

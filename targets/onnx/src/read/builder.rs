@@ -13,6 +13,8 @@ use super::tensor::{elements, lazy};
 const MAX_FOLDED: usize = 1 << 20;
 /// Elements that are computed in all, so that a small file cannot ask for endless work.
 const MAX_FOLDED_IN_ALL: usize = 1 << 26;
+/// Scales and zero points that are read in all: those of 17 G weights in blocks of 32.
+const MAX_SCALES_IN_ALL: usize = 1 << 29;
 /// Steps that a lazy constant takes before it is left to the graph.
 const MAX_LAZY_STEPS: usize = 12;
 
@@ -45,6 +47,7 @@ pub(super) struct Builder {
     pub(super) codes: BTreeMap<String, Grid>,
     constants: Vec<Constant>,
     folded: usize,
+    scales: usize,
 }
 
 impl Builder {
@@ -55,6 +58,7 @@ impl Builder {
             codes: BTreeMap::new(),
             constants: Vec::new(),
             folded: 0,
+            scales: 0,
         }
     }
 
@@ -89,6 +93,15 @@ impl Builder {
     pub(super) fn elements(&mut self, operand: Operand) -> Option<Tensor> {
         let count = self.data(operand)?.elements();
         self.take_budget(count).then_some(())?;
+        weight_tensor(self.data(operand)?).ok()
+    }
+
+    /// The elements of a constant that says what codes stand for.
+    pub(super) fn scales(&mut self, operand: Operand) -> Option<Tensor> {
+        let count = self.data(operand)?.elements();
+        let total = self.scales.saturating_add(count);
+        (total <= MAX_SCALES_IN_ALL).then_some(())?;
+        self.scales = total;
         weight_tensor(self.data(operand)?).ok()
     }
 

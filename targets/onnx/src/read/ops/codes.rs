@@ -33,9 +33,11 @@ impl Grid {
         let operand = call.input(1)?;
         let scales = b.shape(operand);
         let constant = |what: &str| {
-            Fault::unsupported(format!("the {what} is not a constant of reasonable size"))
+            Fault::unsupported(format!(
+                "the {what} is computed at run time, or of unreasonable size"
+            ))
         };
-        let scale = b.elements(operand).ok_or_else(|| constant("scale"))?;
+        let scale = b.scales(operand).ok_or_else(|| constant("scale"))?;
         let Elements::Float(scale) = scale.elements else {
             return Err(Fault::malformed("the scale must be floats"));
         };
@@ -45,7 +47,7 @@ impl Grid {
             Some(zero)
                 if b.shape(zero) == scales || (single(&b.shape(zero)) && single(&scales)) =>
             {
-                let zero = b.elements(zero).ok_or_else(|| constant("zero point"))?;
+                let zero = b.scales(zero).ok_or_else(|| constant("zero point"))?;
                 match zero.elements {
                     Elements::Int(v) => v,
                     Elements::Float(_) => {
