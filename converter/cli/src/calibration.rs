@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::reference_file::{self, Reference};
 
-/// UNet calls that are taken from a reference, spread over its steps.
+/// UNet calls that are taken from a reference, spread over its steps, of one prompt and the other in turn.
 const UNET_CALLS: usize = 4;
 /// Latent cells of decoder inputs that are taken from a reference, latest steps first.
 const DECODER_CELLS: usize = 4096;
@@ -54,18 +54,20 @@ fn samples(reference: &Reference, graph: &str, scale: f32) -> Vec<Call> {
         "unet" => {
             let taken = UNET_CALLS.min(steps);
             let spread = (0..taken).map(|i| i * (steps - 1) / (taken - 1).max(1));
-            let at = |step: usize| {
-                let latents = reference.latents_before(step);
+            let text = reference.text_embeddings.len() / batch;
+            let at = |(taken, step): (usize, usize)| {
+                let row = taken % batch;
+                let text = reference.text_embeddings[row * text..(row + 1) * text].to_vec();
                 call(
-                    batch,
+                    1,
                     vec![
-                        ("sample", latents.repeat(batch)),
+                        ("sample", reference.latents_before(step).to_vec()),
                         ("timestep", vec![reference.settings.timesteps[step] as f32]),
-                        ("encoder_hidden_states", reference.text_embeddings.clone()),
+                        ("encoder_hidden_states", text),
                     ],
                 )
             };
-            spread.map(at).collect()
+            spread.enumerate().map(at).collect()
         }
         "vae_decoder" => {
             let cells = reference.geometry.latent_height * reference.geometry.latent_width;

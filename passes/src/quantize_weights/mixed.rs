@@ -15,6 +15,11 @@ use crate::pass::{PassContext, PassError};
 /// Number of forms that a layer can take.
 const LEVELS: usize = 4;
 
+/// So much above the wanted PSNR, in dB, another look at the graph is not worth its time.
+const NEAR_DB: f64 = 0.2;
+/// Nor is it when no more than this share of the bytes can be saved.
+const NEAR_BYTES: f64 = 0.005;
+
 /// The forms that a layer can take, the smallest first.
 fn levels(group: usize) -> [CodeForm; LEVELS] {
     [
@@ -52,18 +57,22 @@ pub(super) fn assign(
         context,
     )?;
     let ladder = Ladder::new(&measure);
-    let chosen = match (pass.budget_mb, pass.min_psnr) {
-        (Some(budget), _) => ladder.within(budget * 1e6).map_err(|least| {
-            let least = least / 1e6;
-            let reason = format!(
-                "'budget_mb' is {budget}, and the weights take {least:.3} MB at least; allow more, or encode also what is \
-                 kept (all=true)"
-            );
-            refused(graph, reason)
-        })?,
+    let (chosen, psnr) = match (pass.budget_mb, pass.min_psnr) {
+        (Some(budget), _) => {
+            let chosen = ladder.within(budget * 1e6).map_err(|least| {
+                let least = least / 1e6;
+                let reason = format!(
+                    "'budget_mb' is {budget}, and the weights take {least:.3} MB at least; allow more, or encode also what \
+                     is kept (all=true)"
+                );
+                refused(graph, reason)
+            })?;
+            let psnr = measure.psnr(&chosen)?;
+            (chosen, psnr)
+        }
         (None, min_psnr) => measure.least_that_reaches(&ladder, min_psnr.unwrap_or(f64::INFINITY))?,
     };
-    notes.push(ladder.note(&chosen, measure.psnr(&chosen)?, samples.len()));
+    notes.push(ladder.note(&chosen, psnr, samples.len()));
     Ok(chosen.iter().map(|&level| measure.levels[level]).collect())
 }
 
@@ -220,19 +229,45 @@ impl<'a> Measure<'a> {
         Ok(least)
     }
 
-    /// The first levels on the ladder with which every output reaches the PSNR.
-    fn least_that_reaches(&self, ladder: &Ladder, min_psnr: f64) -> Result<Vec<usize>, PassError> {
+    /// Levels on the ladder with which every output reaches the PSNR, and what it then is: the first such levels, or ones
+    /// that are less than [`NEAR_DB`] or [`NEAR_BYTES`] above. Where to look next is told by the noise of the layers, to which
+    /// that of the outputs is nearly proportional.
+    fn least_that_reaches(
+        &self,
+        ladder: &Ladder,
+        min_psnr: f64,
+    ) -> Result<(Vec<usize>, f64), PassError> {
+        let noise = ladder.noise(&self.noise);
+        let bytes = |steps: usize| ladder.bytes(&ladder.after(steps)) as f64;
         // All steps up leave every weight as it is where it matters, which reaches any bar.
         let (mut low, mut high) = (0, ladder.steps.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            if self.psnr(&ladder.after(middle))? >= min_psnr {
-                high = middle;
-            } else {
-                low = middle + 1;
+        let (mut reached, mut guess) = (None, None);
+        for look in 0.. {
+            let near = reached.is_some_and(|psnr| psnr < min_psnr + NEAR_DB);
+            if low >= high || near || bytes(high) <= bytes(low) * (1.0 + NEAR_BYTES) {
+                break;
             }
+            // Every third look halves what is left, however far off the guesses are.
+            let at = match guess {
+                Some(guess) if look % 3 != 0 => high.min(guess + 1).max(low + 1) - 1,
+                _ => low.midpoint(high),
+            };
+            let psnr = self.psnr(&ladder.after(at))?;
+            if psnr >= min_psnr {
+                (high, reached) = (at, Some(psnr));
+            } else {
+                low = at + 1;
+            }
+            let more = psnr - min_psnr - NEAR_DB / 2.0;
+            let wanted = noise[at] * 10f64.powf(more / 10.0);
+            guess = Some(noise.partition_point(|&n| n > wanted));
         }
-        Ok(ladder.after(high))
+        let chosen = ladder.after(high);
+        let psnr = match reached {
+            Some(psnr) => psnr,
+            None => self.psnr(&chosen)?,
+        };
+        Ok((chosen, psnr))
     }
 }
 
@@ -304,6 +339,17 @@ impl Ladder {
             chosen[layer] = level;
         }
         chosen
+    }
+
+    /// The noise of all layers after every number of steps, from none on.
+    fn noise(&self, of_layers: &[[f64; LEVELS]]) -> Vec<f64> {
+        (0..=self.steps.len())
+            .map(|steps| {
+                let chosen = self.after(steps);
+                let each = of_layers.iter().zip(&chosen);
+                each.map(|(noise, &level)| noise[level]).sum()
+            })
+            .collect()
     }
 
     fn bytes(&self, chosen: &[usize]) -> usize {
