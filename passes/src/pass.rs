@@ -1,8 +1,10 @@
 //! The interface of a pass.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use snapc_ir::{BuildError, Graph, PipelineSpec, Violation, WeightError};
+use snapc_ir::eval::{EvalError, Evaluation};
+use snapc_ir::{BuildError, Graph, Node, PipelineSpec, Tensor, ValueId, Violation, WeightError};
 
 use crate::calibration::Calibration;
 
@@ -40,7 +42,7 @@ impl fmt::Display for Property {
 /// What a pass gets besides the graph.
 #[derive(Clone, Copy)]
 pub struct PassContext<'a> {
-    /// Whether the user wants to stop; a pass that reads weights asks between them.
+    /// Whether the user wants to stop; a pass that reads weights or runs graphs asks between weights and nodes.
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
     /// Inputs to run the graphs on, when there are any; a pass that cannot do without them says so.
     pub calibration: Option<&'a Calibration>,
@@ -56,6 +58,40 @@ impl Default for PassContext<'_> {
             calibration: None,
             pipeline: None,
         }
+    }
+}
+
+impl PassContext<'_> {
+    /// Runs a graph for a pass and shows every node with its operands and its result to `observer`; gives the outputs.
+    ///
+    /// # Errors
+    /// When the graph cannot be run on these inputs, the observer fails, or the user wants to stop, which is asked before
+    /// every node.
+    pub(crate) fn trace(
+        &self,
+        pass: &'static str,
+        graph: &Graph,
+        inputs: &BTreeMap<String, Tensor>,
+        mut observer: impl FnMut(&Node, &[&Tensor], &Tensor) -> Result<(), EvalError>,
+    ) -> Result<BTreeMap<String, Tensor>, PassError> {
+        let failed = |source| PassError::Calibration {
+            pass,
+            source: Box::new(source),
+        };
+        let mut evaluation = Evaluation::new(graph, inputs).map_err(failed)?;
+        for node in graph.nodes() {
+            if (self.cancelled)() {
+                return Err(PassError::Cancelled);
+            }
+            evaluation.step().map_err(failed)?;
+            let value = |v: &ValueId| {
+                let value = evaluation.value(*v);
+                value.expect("operands and result are there until the next step")
+            };
+            let operands: Vec<&Tensor> = node.operands.iter().map(value).collect();
+            observer(node, &operands, value(&node.result)).map_err(failed)?;
+        }
+        evaluation.outputs().map_err(failed)
     }
 }
 

@@ -256,6 +256,8 @@ fn widest(graph: &Graph, ranges: &BTreeMap<ValueId, (Range, Vec<usize>)>) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::Calibration;
     use snapc_ir::ops::{Add, Linear, Silu};
@@ -352,6 +354,22 @@ mod tests {
             ["to_q.weight", "to_k.weight"]
         );
         assert!(run(&all(), g).is_none());
+    }
+
+    #[test]
+    fn a_calibration_run_stops_between_nodes() {
+        let asked = AtomicUsize::new(0);
+        let mut calibration = Calibration::default();
+        calibration.add("unet", sample(0));
+        let context = PassContext {
+            calibration: Some(&calibration),
+            cancelled: &|| asked.fetch_add(1, Ordering::Relaxed) == 1,
+            ..PassContext::default()
+        };
+        let error = all().run(&graph(), &context).unwrap_err();
+        assert!(matches!(error, PassError::Cancelled), "{error}");
+        assert!(graph().nodes().len() > 2, "it could have gone on");
+        assert_eq!(asked.into_inner(), 2);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use snapc_ir::ops::Attention;
-use snapc_ir::{DType, Graph, Op, Tensor, ValueId, eval};
+use snapc_ir::{DType, Graph, Op, Tensor, ValueId};
 
 use super::{CastPrecision, largest};
 use crate::info::Describe;
@@ -112,20 +112,14 @@ impl Kept {
         let mut found = vec![0.0f32; graph.values().len()];
         let mut inside: BTreeMap<ValueId, f32> = BTreeMap::new();
         for sample in samples {
-            if (context.cancelled)() {
-                return Err(PassError::Cancelled);
-            }
-            let run = eval::trace(graph, sample, |node, operands, result| {
+            context.trace(CastPrecision::NAME, graph, sample, |node, operands, result| {
                 let slot = &mut found[node.result.index()];
                 *slot = slot.max(magnitude(result));
                 if let Op::Attention(op) = &node.op {
                     let logit = inside.entry(node.result).or_default();
                     *logit = logit.max(largest_logit(op, operands));
                 }
-            });
-            run.map_err(|source| PassError::Calibration {
-                pass: CastPrecision::NAME,
-                source: Box::new(source),
+                Ok(())
             })?;
             for input in graph.inputs() {
                 let slot = &mut found[input.value.index()];
@@ -263,7 +257,7 @@ fn largest_logit(op: &Attention, operands: &[&Tensor]) -> f32 {
 #[cfg(test)]
 mod tests {
     use snapc_ir::ops::{Mul, Silu};
-    use snapc_ir::{LazyTensor, Shape, TensorType};
+    use snapc_ir::{LazyTensor, Shape, TensorType, eval};
 
     use super::*;
     use crate::Calibration;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use snapc_ir::{Graph, Tensor, ValueDef, ValueId, eval};
+use snapc_ir::{Graph, Tensor, ValueDef, ValueId};
 
 use crate::pass::{PassContext, PassError};
 
@@ -75,12 +75,9 @@ pub(super) fn measure(
         }
     };
     for sample in samples {
-        if (context.cancelled)() {
-            return Err(PassError::Cancelled);
-        }
-        eval::observe(graph, sample, &mut note).map_err(|source| PassError::Calibration {
-            pass,
-            source: Box::new(source),
+        context.trace(pass, graph, sample, |node, _, result| {
+            note(node.result, result);
+            Ok(())
         })?;
         for &value in values.keys() {
             if let ValueDef::Input(i) = graph.value(value).def {

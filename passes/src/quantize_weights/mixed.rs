@@ -140,30 +140,21 @@ impl<'a> Measure<'a> {
                     .map(|&n| (self.graph.nodes()[n].result.index(), i)),
             );
         }
-        let (mut noise, mut failure) = (std::mem::take(&mut self.noise), None);
-        let outputs = eval::trace(self.graph, sample, |node, operands, result| {
-            let Some(&layer) = layer_of.get(&node.result.index()) else {
-                return;
-            };
-            if failure.is_some() || (self.context.cancelled)() {
-                return;
-            }
-            match self.losses(layer, node, operands, result) {
-                Ok(losses) => noise[layer]
-                    .iter_mut()
-                    .zip(losses)
-                    .for_each(|(n, loss)| *n += loss),
-                Err(error) => failure = Some(error),
-            }
-        });
+        let mut noise = std::mem::take(&mut self.noise);
+        let pass = QuantizeWeights::NAME;
+        let outputs = self
+            .context
+            .trace(pass, self.graph, sample, |node, operands, result| {
+                let Some(&layer) = layer_of.get(&node.result.index()) else {
+                    return Ok(());
+                };
+                let losses = self.losses(layer, node, operands, result)?;
+                let of_layer = noise[layer].iter_mut().zip(losses);
+                of_layer.for_each(|(n, loss)| *n += loss);
+                Ok(())
+            });
         self.noise = noise;
-        if (self.context.cancelled)() {
-            return Err(PassError::Cancelled);
-        }
-        match failure {
-            Some(error) => Err(calibration(error)),
-            None => outputs.map_err(calibration),
-        }
+        outputs
     }
 
     /// What a layer's output loses in every form, relative to its square.
@@ -211,10 +202,8 @@ impl<'a> Measure<'a> {
             .map_err(PassError::build(QuantizeWeights::NAME))?;
         let mut least = f64::INFINITY;
         for (sample, expected) in self.samples.iter().zip(&self.expected) {
-            if (self.context.cancelled)() {
-                return Err(PassError::Cancelled);
-            }
-            let found = eval::run(&graph, sample).map_err(calibration)?;
+            let pass = QuantizeWeights::NAME;
+            let found = self.context.trace(pass, &graph, sample, |_, _, _| Ok(()))?;
             let floats = graph
                 .outputs()
                 .iter()
@@ -268,13 +257,6 @@ impl<'a> Measure<'a> {
             None => self.psnr(&chosen)?,
         };
         Ok((chosen, psnr))
-    }
-}
-
-fn calibration(source: EvalError) -> PassError {
-    PassError::Calibration {
-        pass: QuantizeWeights::NAME,
-        source: Box::new(source),
     }
 }
 

@@ -117,6 +117,10 @@ const CASES: &[Case] = &[
         ..case("`--plan snapfusion`", &["--plan", "snapfusion"])
     },
     case("`--prune-vae 0.5`", &["--prune-vae", "0.5"]),
+    case(
+        "`--prune-vae 0.5`, corrected",
+        &["--prune-vae", "0.5", "--calibration", "CALIBRATION"],
+    ),
 ];
 
 /// Figures of one case and target on one checkpoint.
@@ -333,7 +337,8 @@ pub fn page(root: &Path) -> Result<String> {
          Every row is a conversion by `snapc convert` with these flags and f16 unless they say otherwise, followed by\n\
          `snapc validate` on snapc's own engine. Parameters, multiply-adds (batch 1) and bytes are those of all three graphs and of\n\
          the artifact; the PSNRs are those of the final latents and of the picture of the guided 8-step run against diffusers in f32\n\
-         (with `--plan`, against diffusers' network without and with those blocks).\n\
+         (with `--plan`, against diffusers' network without and with those blocks). `mixed`, `w8a8` and the corrected decoder are\n\
+         calibrated on the latents of that same run.\n\
          `cargo xtask effects` measures the fixture, `cargo xtask effects --full` the full-size checkpoint; `--times` takes the times\n\
          again, on an idle machine.\n",
     );
