@@ -54,10 +54,10 @@ fn samples(reference: &Reference, graph: &str, scale: f32) -> Vec<Call> {
         "unet" => {
             let taken = UNET_CALLS.min(steps);
             let spread = (0..taken).map(|i| i * (steps - 1) / (taken - 1).max(1));
-            let text = reference.text_embeddings.len() / batch;
-            let at = |(taken, step): (usize, usize)| {
-                let row = taken % batch;
-                let text = reference.text_embeddings[row * text..(row + 1) * text].to_vec();
+            let texts = &reference.text_embeddings;
+            let values = texts.len() / batch;
+            let at = |(position, step): (usize, usize)| {
+                let text = texts[position % batch * values..][..values].to_vec();
                 call(
                     1,
                     vec![

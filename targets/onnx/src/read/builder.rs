@@ -13,8 +13,6 @@ use super::tensor::{elements, lazy};
 const MAX_FOLDED: usize = 1 << 20;
 /// Elements that are computed in all, so that a small file cannot ask for endless work.
 const MAX_FOLDED_IN_ALL: usize = 1 << 26;
-/// Scales and zero points that are read in all: those of 17 G weights in blocks of 32.
-const MAX_SCALES_IN_ALL: usize = 1 << 29;
 /// Steps that a lazy constant takes before it is left to the graph.
 const MAX_LAZY_STEPS: usize = 12;
 
@@ -47,7 +45,6 @@ pub(super) struct Builder {
     pub(super) codes: BTreeMap<String, Grid>,
     constants: Vec<Constant>,
     folded: usize,
-    scales: usize,
 }
 
 impl Builder {
@@ -58,7 +55,6 @@ impl Builder {
             codes: BTreeMap::new(),
             constants: Vec::new(),
             folded: 0,
-            scales: 0,
         }
     }
 
@@ -96,19 +92,22 @@ impl Builder {
         weight_tensor(self.data(operand)?).ok()
     }
 
-    /// The elements of a constant that says what codes stand for.
+    /// The elements of a constant that says what codes stand for. There is one to a block of a weight, so one constant may
+    /// take all of the budget.
     pub(super) fn scales(&mut self, operand: Operand) -> Option<Tensor> {
         let count = self.data(operand)?.elements();
-        let total = self.scales.saturating_add(count);
-        (total <= MAX_SCALES_IN_ALL).then_some(())?;
-        self.scales = total;
+        self.take(count).then_some(())?;
         weight_tensor(self.data(operand)?).ok()
     }
 
     /// Whether so many elements may still be computed; they count if so.
     pub(super) fn take_budget(&mut self, count: usize) -> bool {
+        count <= MAX_FOLDED && self.take(count)
+    }
+
+    fn take(&mut self, count: usize) -> bool {
         let total = self.folded.saturating_add(count);
-        let fits = count <= MAX_FOLDED && total <= MAX_FOLDED_IN_ALL;
+        let fits = total <= MAX_FOLDED_IN_ALL;
         if fits {
             self.folded = total;
         }
@@ -271,4 +270,19 @@ fn open_batch(ty: &TensorType) -> Fault {
 /// Sizes as dimensions.
 pub(super) fn dims(sizes: &[usize]) -> Vec<Dim> {
     sizes.iter().copied().map(Dim::Fixed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_may_be_many_but_not_endless() {
+        let mut builder = Builder::new("g");
+        let row = LazyTensor::from_f32(&[MAX_FOLDED + 1], &vec![0.5; MAX_FOLDED + 1]);
+        let many = builder.constant("many", row);
+        assert!(builder.elements(many).is_none());
+        let reads = (0..).take_while(|_| builder.scales(many).is_some());
+        assert_eq!(reads.count(), MAX_FOLDED_IN_ALL / (MAX_FOLDED + 1));
+    }
 }

@@ -34,7 +34,7 @@ impl Grid {
         let scales = b.shape(operand);
         let constant = |what: &str| {
             Fault::unsupported(format!(
-                "the {what} is computed at run time, or of unreasonable size"
+                "the {what} is computed at run time, or the model has too many to read"
             ))
         };
         let scale = b.scales(operand).ok_or_else(|| constant("scale"))?;
