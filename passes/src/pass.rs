@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use snapc_ir::eval::{EvalError, Evaluation};
-use snapc_ir::{BuildError, Graph, Node, PipelineSpec, Tensor, ValueId, Violation, WeightError};
+use snapc_ir::{BuildError, Graph, Node, PipelineSpec, Tensor, Violation, WeightError};
 
 use crate::calibration::Calibration;
 
@@ -62,34 +62,29 @@ impl Default for PassContext<'_> {
 }
 
 impl PassContext<'_> {
-    /// Runs a graph for a pass and shows every node with its operands and its result to `observer`; gives the outputs.
+    /// Runs a graph for a pass on all samples at once and shows every node, when it has been evaluated, to `observer`; gives
+    /// the outputs of every sample.
     ///
     /// # Errors
-    /// When the graph cannot be run on these inputs, the observer fails, or the user wants to stop, which is asked before
+    /// When the graph cannot be run on these inputs, the observer fails, or the user wants to stop, which is asked behind
     /// every node.
     pub(crate) fn trace(
         &self,
         pass: &'static str,
         graph: &Graph,
-        inputs: &BTreeMap<String, Tensor>,
-        mut observer: impl FnMut(&Node, &[&Tensor], &Tensor) -> Result<(), EvalError>,
-    ) -> Result<BTreeMap<String, Tensor>, PassError> {
+        samples: &[BTreeMap<String, Tensor>],
+        mut observer: impl FnMut(&Node, &Evaluation<'_>) -> Result<(), EvalError>,
+    ) -> Result<Vec<BTreeMap<String, Tensor>>, PassError> {
         let failed = |source| PassError::Calibration {
             pass,
             source: Box::new(source),
         };
-        let mut evaluation = Evaluation::new(graph, inputs).map_err(failed)?;
-        for node in graph.nodes() {
+        let mut evaluation = Evaluation::new(graph, samples).map_err(failed)?;
+        while let Some(node) = evaluation.step().map_err(failed)? {
             if (self.cancelled)() {
                 return Err(PassError::Cancelled);
             }
-            evaluation.step().map_err(failed)?;
-            let value = |v: &ValueId| {
-                let value = evaluation.value(*v);
-                value.expect("operands and result are there until the next step")
-            };
-            let operands: Vec<&Tensor> = node.operands.iter().map(value).collect();
-            observer(node, &operands, value(&node.result)).map_err(failed)?;
+            observer(node, &evaluation).map_err(failed)?;
         }
         evaluation.outputs().map_err(failed)
     }

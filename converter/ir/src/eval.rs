@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
+
 use crate::graph::{Graph, Node, ValueDef, ValueId};
 use crate::tensor::{Elements, Tensor};
 use crate::types::{DType, Dim};
@@ -78,34 +80,21 @@ pub fn observe(
     inputs: &BTreeMap<String, Tensor>,
     mut observer: impl FnMut(ValueId, &Tensor),
 ) -> Result<BTreeMap<String, Tensor>, EvalError> {
-    trace(graph, inputs, |node, _, result| {
-        observer(node.result, result)
-    })
-}
-
-/// As [`run`], and shows every node with its operands and its result to `observer` when it is made.
-///
-/// # Errors
-/// As [`run`].
-pub fn trace(
-    graph: &Graph,
-    inputs: &BTreeMap<String, Tensor>,
-    mut observer: impl FnMut(&Node, &[&Tensor], &Tensor),
-) -> Result<BTreeMap<String, Tensor>, EvalError> {
-    let mut evaluation = Evaluation::new(graph, inputs)?;
-    for node in graph.nodes() {
-        evaluation.step()?;
-        let value = |v: &ValueId| get(&evaluation.live, *v);
-        let operands: Vec<&Tensor> = node.operands.iter().map(value).collect();
-        observer(node, &operands, value(&node.result));
+    let mut evaluation = Evaluation::new(graph, std::slice::from_ref(inputs))?;
+    while let Some(node) = evaluation.step()? {
+        observer(node.result, evaluation.get(0, node.result));
     }
-    evaluation.outputs()
+    Ok(evaluation.outputs()?.remove(0))
 }
 
-/// An evaluation that stops after every node, so that values can be looked at and weights replaced on the way.
+/// Evaluations of a graph on some samples of its inputs, one node at a time on all of them in parallel, so that every weight
+/// is made once, values can be looked at and weights replaced on the way. The values of all samples are held together.
 pub struct Evaluation<'g> {
     graph: &'g Graph,
-    live: Vec<Option<Tensor>>,
+    /// The weights that the last node uses or that were set, by value.
+    weights: Vec<Option<Tensor>>,
+    /// By sample and value.
+    live: Vec<Vec<Option<Tensor>>>,
     /// Uses still to come, by value.
     uses: Vec<usize>,
     /// How many nodes have been evaluated.
@@ -113,51 +102,100 @@ pub struct Evaluation<'g> {
 }
 
 impl<'g> Evaluation<'g> {
-    /// An evaluation on these inputs, before the first node.
+    /// Evaluations on these samples, before the first node. They may differ in their batch sizes.
     ///
     /// # Errors
     /// When an input is missing or does not fit its declared type.
-    pub fn new(graph: &'g Graph, inputs: &BTreeMap<String, Tensor>) -> Result<Self, EvalError> {
-        let mut live = vec![None; graph.values().len()];
-        bind_inputs(graph, inputs, &mut live)?;
+    pub fn new(graph: &'g Graph, samples: &[BTreeMap<String, Tensor>]) -> Result<Self, EvalError> {
+        let values = graph.values().len();
+        let mut live = vec![vec![None; values]; samples.len()];
+        for (inputs, live) in samples.iter().zip(&mut live) {
+            bind_inputs(graph, inputs, live)?;
+        }
         Ok(Evaluation {
             graph,
+            weights: vec![None; values],
             live,
             uses: graph.use_counts(),
             done: 0,
         })
     }
 
-    /// Evaluates the next node and gives its result; `None` after the last one.
+    /// Evaluates the next node on every sample and gives it; `None` after the last one.
     ///
     /// # Errors
     /// When a weight has no data.
-    pub fn step(&mut self) -> Result<Option<(ValueId, &Tensor)>, EvalError> {
+    pub fn step(&mut self) -> Result<Option<&'g Node>, EvalError> {
         let graph = self.graph;
         let last = self.done.checked_sub(1).map(|i| &graph.nodes()[i]);
         for operand in last.iter().flat_map(|node| &node.operands) {
-            self.uses[operand.index()] -= 1;
-            if self.uses[operand.index()] == 0 {
-                self.live[operand.index()] = None;
+            let i = operand.index();
+            self.uses[i] -= 1;
+            if self.uses[i] == 0 {
+                self.weights[i] = None;
+                self.live.iter_mut().for_each(|live| live[i] = None);
             }
         }
         let Some(node) = graph.nodes().get(self.done) else {
             return Ok(None);
         };
         for &operand in &node.operands {
-            load_weight(graph, operand, &mut self.live)?;
+            self.load(operand)?;
         }
-        let operands: Vec<&Tensor> = node.operands.iter().map(|v| get(&self.live, *v)).collect();
-        let mut result = node.op.eval(&operands);
-        result.round_to(graph.ty(node.result).dtype);
+        let results = (0..self.live.len()).into_par_iter().map(|sample| {
+            let mut result = node.op.eval(&self.operands(sample, node));
+            result.round_to(graph.ty(node.result).dtype);
+            result
+        });
+        let results: Vec<Tensor> = results.collect();
+        for (live, result) in self.live.iter_mut().zip(results) {
+            live[node.result.index()] = Some(result);
+        }
         self.done += 1;
-        let result = self.live[node.result.index()].insert(result);
-        Ok(Some((node.result, result)))
+        Ok(Some(node))
     }
 
-    /// A value that has been computed and is still needed. The operands of a node are there until the step after it.
-    pub fn value(&self, value: ValueId) -> Option<&Tensor> {
-        self.live[value.index()].as_ref()
+    /// How many samples there are.
+    pub fn samples(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Goes on with the first `samples` samples only, where there are more.
+    pub fn truncate(&mut self, samples: usize) {
+        self.live.truncate(samples);
+    }
+
+    /// A value of a sample that has been computed and is still needed. The operands of a node are there until the step after
+    /// it.
+    ///
+    /// # Panics
+    /// When there is no such sample.
+    pub fn value(&self, sample: usize, value: ValueId) -> Option<&Tensor> {
+        let i = value.index();
+        self.live[sample][i].as_ref().or(self.weights[i].as_ref())
+    }
+
+    /// Whether a value has been computed and is still needed.
+    pub fn is_known(&self, value: ValueId) -> bool {
+        self.weights[value.index()].is_some()
+            || self.live.iter().all(|live| live[value.index()].is_some())
+    }
+
+    /// The operands of the node that was evaluated last.
+    ///
+    /// # Panics
+    /// When it was another node, or there is no such sample.
+    pub fn operands(&self, sample: usize, node: &Node) -> Vec<&Tensor> {
+        let operands = node.operands.iter();
+        operands.map(|&v| self.get(sample, v)).collect()
+    }
+
+    /// The result of the node that was evaluated last.
+    ///
+    /// # Panics
+    /// When it was another node, or there is no such sample.
+    pub fn result(&self, sample: usize, node: &Node) -> &Tensor {
+        self.get(sample, node.result)
     }
 
     /// Uses these elements for a weight from here on.
@@ -168,50 +206,50 @@ impl<'g> Evaluation<'g> {
         let ty = self.graph.ty(value);
         assert!(matches!(self.graph.value(value).def, ValueDef::Weight(_)));
         assert_eq!(ty.shape, crate::Shape::fixed(&tensor.shape));
-        self.live[value.index()] = Some(tensor);
+        self.weights[value.index()] = Some(tensor);
     }
 
-    /// The named outputs, after the last node.
+    /// The named outputs of every sample, after the last node.
     ///
     /// # Errors
     /// When an output is a weight without data.
     ///
     /// # Panics
     /// Before the last node.
-    pub fn outputs(&mut self) -> Result<BTreeMap<String, Tensor>, EvalError> {
-        let mut outputs = BTreeMap::new();
+    pub fn outputs(&mut self) -> Result<Vec<BTreeMap<String, Tensor>>, EvalError> {
         for output in self.graph.outputs() {
-            load_weight(self.graph, output.value, &mut self.live)?;
-            let tensor = get(&self.live, output.value).clone();
-            outputs.insert(output.name.clone(), tensor);
+            self.load(output.value)?;
         }
-        Ok(outputs)
+        let outputs = |sample| {
+            let outputs = self.graph.outputs().iter();
+            outputs
+                .map(|o| (o.name.clone(), self.get(sample, o.value).clone()))
+                .collect()
+        };
+        Ok((0..self.live.len()).map(outputs).collect())
     }
-}
 
-fn get(live: &[Option<Tensor>], value: ValueId) -> &Tensor {
-    live[value.index()]
-        .as_ref()
-        .expect("operands are defined before their uses and freed after the last")
-}
+    fn get(&self, sample: usize, value: ValueId) -> &Tensor {
+        self.value(sample, value)
+            .expect("operands are defined before their uses and freed after the last")
+    }
 
-fn load_weight(
-    graph: &Graph,
-    value: ValueId,
-    live: &mut [Option<Tensor>],
-) -> Result<(), EvalError> {
-    if live[value.index()].is_some() || !matches!(graph.value(value).def, ValueDef::Weight(_)) {
-        return Ok(());
+    /// Makes a weight that is not there; does nothing to other values.
+    fn load(&mut self, value: ValueId) -> Result<(), EvalError> {
+        let Some(weight) = self.graph.weight_of(value) else {
+            return Ok(());
+        };
+        let slot = &mut self.weights[value.index()];
+        if slot.is_none() {
+            let tensor = weight_tensor(&weight.tensor).map_err(|source| EvalError::Weight {
+                graph: self.graph.name().to_owned(),
+                weight: weight.name.clone(),
+                source,
+            })?;
+            *slot = Some(tensor);
+        }
+        Ok(())
     }
-    if let Some(weight) = graph.weight_of(value) {
-        let tensor = weight_tensor(&weight.tensor).map_err(|source| EvalError::Weight {
-            graph: graph.name().to_owned(),
-            weight: weight.name.clone(),
-            source,
-        })?;
-        live[value.index()] = Some(tensor);
-    }
-    Ok(())
 }
 
 fn bind_inputs(
@@ -281,45 +319,53 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_shown_with_their_operands() {
-        let x = Tensor::float(&[1, 2], vec![1.0, 2.0]);
+    fn every_node_is_seen_with_its_operands_on_every_sample() {
+        let g = graph();
+        let sample = |a, b| BTreeMap::from([("x".to_owned(), Tensor::float(&[1, 2], vec![a, b]))]);
+        let samples = [sample(1.0, 2.0), sample(4.0, 3.0)];
+        let mut evaluation = Evaluation::new(&g, &samples).unwrap();
         let mut seen = Vec::new();
-        trace(
-            &graph(),
-            &BTreeMap::from([("x".to_owned(), x)]),
-            |node, operands, result| {
-                let first = operands.iter().map(|t| t.floats()[0]).collect();
-                seen.push((node.name.clone(), first, result.floats()[0]));
-            },
-        )
-        .unwrap();
-        let expected: [(&str, &[f32], f32); 3] = [
-            ("y", &[1.0, 10.0], 10.0),
-            ("z", &[10.0, 1.0], 11.0),
-            ("h", &[11.0], 11.0),
+        while let Some(node) = evaluation.step().unwrap() {
+            for sample in 0..evaluation.samples() {
+                let operands = evaluation.operands(sample, node);
+                let first: Vec<f32> = operands.iter().map(|t| t.floats()[0]).collect();
+                let result = evaluation.result(sample, node).floats()[0];
+                seen.push((node.name.as_str(), sample, first, result));
+            }
+        }
+        let expected = [
+            ("y", 0, vec![1.0, 10.0], 10.0),
+            ("y", 1, vec![4.0, 10.0], 40.0),
+            ("z", 0, vec![10.0, 1.0], 11.0),
+            ("z", 1, vec![40.0, 4.0], 44.0),
+            ("h", 0, vec![11.0], 11.0),
+            ("h", 1, vec![44.0], 44.0),
         ];
-        assert_eq!(
-            seen,
-            expected.map(|(n, o, r)| (n.to_owned(), o.to_vec(), r))
-        );
+        assert_eq!(seen, expected);
+        let outputs = evaluation.outputs().unwrap();
+        assert_eq!(outputs[1]["z"].floats(), [44.0, 303.0]);
     }
 
     #[test]
     fn weights_can_be_replaced_between_nodes() {
         let g = graph();
         let x = Tensor::float(&[1, 2], vec![1.0, 2.0]);
-        let mut evaluation = Evaluation::new(&g, &BTreeMap::from([("x".to_owned(), x)])).unwrap();
+        let samples = [BTreeMap::from([("x".to_owned(), x)])];
+        let mut evaluation = Evaluation::new(&g, &samples).unwrap();
         let w = g.weights()[0].value;
         evaluation.set_weight(w, Tensor::float(&[2], vec![3.0, 4.0]));
-        let (y, result) = evaluation.step().unwrap().unwrap();
-        assert_eq!(result.floats(), [3.0, 8.0]);
-        assert!(evaluation.value(w).is_some(), "operands stay for one step");
-        let (_, result) = evaluation.step().unwrap().unwrap();
-        assert_eq!(result.floats(), [4.0, 10.0]);
-        assert!(evaluation.value(w).is_none() && evaluation.value(y).is_some());
+        let y = evaluation.step().unwrap().unwrap();
+        assert_eq!(evaluation.result(0, y).floats(), [3.0, 8.0]);
+        assert!(
+            evaluation.value(0, w).is_some(),
+            "operands stay for one step"
+        );
+        let z = evaluation.step().unwrap().unwrap();
+        assert_eq!(evaluation.result(0, z).floats(), [4.0, 10.0]);
+        assert!(evaluation.value(0, w).is_none() && evaluation.value(0, y.result).is_some());
         while evaluation.step().unwrap().is_some() {}
-        assert!(evaluation.value(y).is_none());
-        assert_eq!(evaluation.outputs().unwrap()["h"].floats(), [4.0, 10.0]);
+        assert!(evaluation.value(0, y.result).is_none());
+        assert_eq!(evaluation.outputs().unwrap()[0]["h"].floats(), [4.0, 10.0]);
     }
 
     #[test]

@@ -111,20 +111,21 @@ impl Kept {
     ) -> Result<(), PassError> {
         let mut found = vec![0.0f32; graph.values().len()];
         let mut inside: BTreeMap<ValueId, f32> = BTreeMap::new();
-        for sample in samples {
-            context.trace(CastPrecision::NAME, graph, sample, |node, operands, result| {
+        context.trace(CastPrecision::NAME, graph, samples, |node, evaluation| {
+            for sample in 0..evaluation.samples() {
                 let slot = &mut found[node.result.index()];
-                *slot = slot.max(magnitude(result));
+                *slot = slot.max(magnitude(evaluation.result(sample, node)));
                 if let Op::Attention(op) = &node.op {
                     let logit = inside.entry(node.result).or_default();
-                    *logit = logit.max(largest_logit(op, operands));
+                    *logit = logit.max(largest_logit(op, &evaluation.operands(sample, node)));
                 }
-                Ok(())
-            })?;
-            for input in graph.inputs() {
-                let slot = &mut found[input.value.index()];
-                *slot = slot.max(magnitude(&sample[&input.name]));
             }
+            Ok(())
+        })?;
+        for input in graph.inputs() {
+            let slot = &mut found[input.value.index()];
+            let sizes = samples.iter().map(|sample| magnitude(&sample[&input.name]));
+            *slot = sizes.fold(*slot, f32::max);
         }
         for (i, &size) in found.iter().enumerate() {
             self.too_large[i] = size > limit && graph.values()[i].ty.dtype.is_float();

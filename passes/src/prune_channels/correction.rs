@@ -49,17 +49,18 @@ pub(super) fn corrected(
             return Err(PassError::Cancelled);
         }
         let fitting = usize::try_from(memory / live.max(1)).unwrap_or(usize::MAX);
-        lockstep.pairs.truncate(fitting.max(1));
+        lockstep.truncate(fitting.max(1));
         lockstep.step(i).map_err(failed)?;
     }
     let Lockstep {
-        pairs,
+        original_run,
+        thinned_run,
         corrected,
         layers,
         mut notes,
         ..
     } = lockstep;
-    notes.extend(output_notes(thinned, samples, pairs).map_err(failed)?);
+    notes.extend(output_notes(thinned, samples, original_run, thinned_run).map_err(failed)?);
     let graph = with_weights(thinned, &corrected).map_err(PassError::build(pass))?;
     Ok(Correction {
         graph,

@@ -18,19 +18,15 @@ const MIN_POSITIONS: usize = 1 << 14;
 /// Positions whose equations are summed up at a time.
 const BAND: usize = 1024;
 
-/// The two graphs on one sample.
-pub(super) struct Pair<'g> {
-    pub(super) original: Evaluation<'g>,
-    pub(super) thinned: Evaluation<'g>,
-}
-
 /// The two graphs on all samples, node by node.
 pub(super) struct Lockstep<'g> {
     original: &'g Graph,
     thinned: &'g Graph,
     selection: &'g Selection,
-    /// One per sample.
-    pub(super) pairs: Vec<Pair<'g>>,
+    /// Of the original graph.
+    pub(super) original_run: Evaluation<'g>,
+    /// Of the thinned graph.
+    pub(super) thinned_run: Evaluation<'g>,
     /// Uses of the original's values.
     uses: Vec<usize>,
     /// Corrected weights, by their values in the thinned graph.
@@ -66,22 +62,23 @@ impl<'g> Lockstep<'g> {
         selection: &'g Selection,
         samples: &[BTreeMap<String, Tensor>],
     ) -> Result<Self, EvalError> {
-        let pair = |sample| {
-            Ok(Pair {
-                original: Evaluation::new(original, sample)?,
-                thinned: Evaluation::new(thinned, sample)?,
-            })
-        };
         Ok(Lockstep {
             original,
             thinned,
             selection,
-            pairs: samples.iter().map(pair).collect::<Result<_, EvalError>>()?,
+            original_run: Evaluation::new(original, samples)?,
+            thinned_run: Evaluation::new(thinned, samples)?,
             uses: original.use_counts(),
             corrected: BTreeMap::new(),
             layers: 0,
             notes: Vec::new(),
         })
+    }
+
+    /// Goes on with the first `samples` samples only, where there are more.
+    pub(super) fn truncate(&mut self, samples: usize) {
+        self.original_run.truncate(samples);
+        self.thinned_run.truncate(samples);
     }
 
     /// Evaluates the node at a position in both graphs, and corrects it first where it is a layer that reads thinned
@@ -90,16 +87,12 @@ impl<'g> Lockstep<'g> {
     /// # Errors
     /// When a weight has no data.
     pub(super) fn step(&mut self, i: usize) -> Result<(), EvalError> {
-        for pair in &mut self.pairs {
-            pair.original.step()?;
-        }
+        self.original_run.step()?;
         // The thinned operands of the last node are still there, and so are those of this one.
         if let Some(task) = self.task(i)? {
             self.correct(&task);
         }
-        for pair in &mut self.pairs {
-            pair.thinned.step()?;
-        }
+        self.thinned_run.step()?;
         Ok(())
     }
 
@@ -148,8 +141,7 @@ impl<'g> Lockstep<'g> {
         let other = before.operands.iter().position(|&v| v != result)?;
         let pair = (before.operands[other], after.operands[other]);
         let same = self.original.ty(pair.0) == self.original.ty(result);
-        let first = self.pairs.first()?;
-        let known = first.original.value(pair.0).is_some() && first.thinned.value(pair.1).is_some();
+        let known = self.original_run.is_known(pair.0) && self.thinned_run.is_known(pair.1);
         (same && known).then_some(pair)
     }
 
@@ -186,11 +178,9 @@ impl<'g> Lockstep<'g> {
         weight.shape.clone_from(&task.weight.shape);
         let operands = &task.nodes.1.operands[1..];
         for (&value, tensor) in operands.iter().zip([Some(weight), bias].into_iter().flatten()) {
-            for pair in &mut self.pairs {
-                pair.thinned.set_weight(value, tensor.clone());
-            }
             let lazy = LazyTensor::from_f32(&tensor.shape, tensor.floats());
             self.corrected.insert(value, lazy);
+            self.thinned_run.set_weight(value, tensor);
         }
     }
 
@@ -201,20 +191,21 @@ impl<'g> Lockstep<'g> {
         let inputs = matrix.shape[1];
         let limit = (POSITIONS_PER_INPUT * inputs).max(MIN_POSITIONS);
         let mut energy = 0.0;
-        for pair in &self.pairs {
-            let value = |v: ValueId| pair.original.value(v).expect("made in this step");
+        let samples = self.original_run.samples();
+        for sample in 0..samples {
+            let value = |v: ValueId| self.original_run.value(sample, v).expect("made in this step");
+            let thinned = |v: ValueId| self.thinned_run.value(sample, v).expect("made before this node");
             let y = value(before.result);
-            let x = pair.thinned.value(after.operands[0]).expect("made before this node");
-            let all = spread(task.layer.positions(y), limit.div_ceil(self.pairs.len()));
+            let x = thinned(after.operands[0]);
+            let all = spread(task.layer.positions(y), limit.div_ceil(samples));
             for positions in all.chunks(BAND) {
                 let n = positions.len();
                 let mut target = task.layer.results(y, &task.channels, positions);
                 let mut result = target.clone();
                 if let Some((old, new)) = task.addend {
-                    let new = pair.thinned.value(new).expect("looked up with the task");
                     let every: Vec<usize> = (0..task.channels.len()).collect();
                     let old = task.layer.results(value(old), &task.channels, positions);
-                    let new = task.layer.results(new, &every, positions);
+                    let new = task.layer.results(thinned(new), &every, positions);
                     let error = old.iter().zip(&new).map(|(a, b)| a - b);
                     target.iter_mut().zip(error).for_each(|(t, e)| *t += e);
                     result.iter_mut().zip(&old).for_each(|(r, o)| *r += o);

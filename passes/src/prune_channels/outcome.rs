@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use snapc_ir::eval::{EvalError, run};
+use snapc_ir::eval::{EvalError, Evaluation, run};
 use snapc_ir::{Graph, Tensor};
-
-use super::lockstep::Pair;
 
 /// Elements of an output, of all samples.
 #[derive(Default)]
@@ -23,16 +21,14 @@ struct Output {
 pub(super) fn output_notes(
     thinned: &Graph,
     samples: &[BTreeMap<String, Tensor>],
-    mut pairs: Vec<Pair<'_>>,
+    mut original_run: Evaluation<'_>,
+    mut thinned_run: Evaluation<'_>,
 ) -> Result<Vec<String>, EvalError> {
-    let count = pairs.len();
-    let mut outputs = Vec::new();
-    for pair in &mut pairs {
-        outputs.push((pair.original.outputs()?, pair.thinned.outputs()?));
-    }
-    drop(pairs);
+    let count = original_run.samples();
+    let outputs = (original_run.outputs()?, thinned_run.outputs()?);
+    drop((original_run, thinned_run));
     let mut all: BTreeMap<String, Output> = BTreeMap::new();
-    for ((original, corrected), sample) in outputs.into_iter().zip(samples) {
+    for ((original, corrected), sample) in outputs.0.into_iter().zip(outputs.1).zip(samples) {
         let uncorrected = run(thinned, sample)?;
         for (name, expected) in original {
             let output = all.entry(name.clone()).or_default();

@@ -74,15 +74,16 @@ pub(super) fn measure(
             ranges.insert(value, joined);
         }
     };
-    for sample in samples {
-        context.trace(pass, graph, sample, |node, _, result| {
-            note(node.result, result);
-            Ok(())
-        })?;
-        for &value in values.keys() {
-            if let ValueDef::Input(i) = graph.value(value).def {
-                note(value, &sample[&graph.inputs()[i].name]);
-            }
+    context.trace(pass, graph, samples, |node, evaluation| {
+        for sample in 0..evaluation.samples() {
+            note(node.result, evaluation.result(sample, node));
+        }
+        Ok(())
+    })?;
+    for &value in values.keys() {
+        if let ValueDef::Input(i) = graph.value(value).def {
+            let name = &graph.inputs()[i].name;
+            samples.iter().for_each(|sample| note(value, &sample[name]));
         }
     }
     let bad = ranges.iter().find(|(_, r)| !(r.high - r.low).is_finite());

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use snapc_ir::eval::{self, EvalError};
-use snapc_ir::{Encoding, Graph, Node, Tensor};
+use rayon::prelude::*;
+use snapc_ir::eval::{self, EvalError, Evaluation};
+use snapc_ir::{Encoding, Graph, GraphOutput, Node, Tensor};
 
 use super::fidelity::snr;
 use super::form::CodeForm;
@@ -67,7 +68,7 @@ pub(super) fn assign(
                 );
                 refused(graph, reason)
             })?;
-            let psnr = measure.psnr(&chosen)?;
+            let (psnr, _) = measure.psnr(&chosen, None)?;
             (chosen, psnr)
         }
         (None, min_psnr) => measure.least_that_reaches(&ladder, min_psnr.unwrap_or(f64::INFINITY))?,
@@ -85,7 +86,8 @@ struct Measure<'a> {
     context: &'a PassContext<'a>,
     /// By level and layer.
     encodings: Vec<Vec<Option<Arc<Encoding>>>>,
-    /// By layer and level: squared error of the layer's output over its squared norm, summed over samples.
+    /// By layer and level: squared error of the layer's output over its squared norm, on the sample in the middle alone: that
+    /// takes as long as running all of them per level. The PSNR of the graph is that of all samples.
     noise: Vec<[f64; LEVELS]>,
     /// What the graph gives as it is, per sample.
     expected: Vec<BTreeMap<String, Tensor>>,
@@ -119,80 +121,69 @@ impl<'a> Measure<'a> {
             noise: vec![[0.0; LEVELS]; layers.len()],
             expected: Vec::new(),
         };
-        for sample in samples {
-            let outputs = measure.listen(sample)?;
-            measure.expected.push(outputs);
-        }
+        measure.listen()?;
         Ok(measure)
     }
 
     /// Runs the graph as it is and, beside every chosen layer, the layer in every form.
-    fn listen(
-        &mut self,
-        sample: &BTreeMap<String, Tensor>,
-    ) -> Result<BTreeMap<String, Tensor>, PassError> {
+    fn listen(&mut self) -> Result<(), PassError> {
         let mut layer_of: BTreeMap<usize, usize> = BTreeMap::new();
         for (i, layer) in self.layers.iter().enumerate() {
-            layer_of.extend(
-                layer
-                    .nodes
-                    .iter()
-                    .map(|&n| (self.graph.nodes()[n].result.index(), i)),
-            );
+            let results = layer.nodes.iter().map(|&n| self.graph.nodes()[n].result);
+            layer_of.extend(results.map(|result| (result.index(), i)));
         }
+        let (pass, graph) = (QuantizeWeights::NAME, self.graph);
         let mut noise = std::mem::take(&mut self.noise);
-        let pass = QuantizeWeights::NAME;
-        let outputs = self
+        self.expected = self
             .context
-            .trace(pass, self.graph, sample, |node, operands, result| {
+            .trace(pass, graph, self.samples, |node, evaluation| {
                 let Some(&layer) = layer_of.get(&node.result.index()) else {
                     return Ok(());
                 };
-                let losses = self.losses(layer, node, operands, result)?;
+                let losses = (0..LEVELS)
+                    .into_par_iter()
+                    .map(|level| self.loss(layer, level, node, evaluation))
+                    .collect::<Result<Vec<_>, _>>()?;
                 let of_layer = noise[layer].iter_mut().zip(losses);
                 of_layer.for_each(|(n, loss)| *n += loss);
                 Ok(())
-            });
+            })?;
         self.noise = noise;
-        outputs
+        Ok(())
     }
 
-    /// What a layer's output loses in every form, relative to its square.
-    fn losses(
+    /// What the output of a layer's node loses in a form, relative to its square.
+    fn loss(
         &self,
         layer: usize,
+        level: usize,
         node: &Node,
-        operands: &[&Tensor],
-        result: &Tensor,
-    ) -> Result<[f64; LEVELS], EvalError> {
+        evaluation: &Evaluation<'_>,
+    ) -> Result<f64, EvalError> {
+        let Some(encoding) = &self.encodings[level][layer] else {
+            return Ok(0.0);
+        };
         let weight = &self.graph.weights()[self.layers[layer].weight];
-        let mut losses = [0.0; LEVELS];
-        for (loss, encodings) in losses.iter_mut().zip(&self.encodings) {
-            let Some(encoding) = &encodings[layer] else {
-                continue;
-            };
-            let tensor = eval::weight_tensor(&weight.tensor.clone().encode(encoding.clone()));
-            let tensor = tensor.map_err(|source| EvalError::Weight {
-                graph: self.graph.name().to_owned(),
-                weight: weight.name.clone(),
-                source,
-            })?;
-            let mut with_codes = operands.to_vec();
-            with_codes[1] = &tensor;
-            let mut coded = node.op.eval(&with_codes);
-            coded.round_to(self.graph.ty(node.result).dtype);
-            let (signal, noise) = signal_and_noise(result.floats(), coded.floats());
-            *loss = if noise == 0.0 {
-                0.0
-            } else {
-                noise / signal.max(f64::MIN_POSITIVE)
-            };
-        }
-        Ok(losses)
+        let tensor = eval::weight_tensor(&weight.tensor.clone().encode(encoding.clone()));
+        let tensor = tensor.map_err(|source| EvalError::Weight {
+            graph: self.graph.name().to_owned(),
+            weight: weight.name.clone(),
+            source,
+        })?;
+        let sample = evaluation.samples() / 2;
+        let mut operands = evaluation.operands(sample, node);
+        operands[1] = &tensor;
+        let mut coded = node.op.eval(&operands);
+        coded.round_to(self.graph.ty(node.result).dtype);
+        let result = evaluation.result(sample, node);
+        let (signal, noise) = signal_and_noise(result.floats(), coded.floats());
+        let relative = noise / signal.max(f64::MIN_POSITIVE);
+        Ok(if noise == 0.0 { 0.0 } else { relative })
     }
 
-    /// The least PSNR over outputs and samples with these levels, against the graph as it is.
-    fn psnr(&self, chosen: &[usize]) -> Result<f64, PassError> {
+    /// The least PSNR over outputs with these levels against the graph as it is, over all samples or on one, and the sample
+    /// that has it.
+    fn psnr(&self, chosen: &[usize], only: Option<usize>) -> Result<(f64, usize), PassError> {
         let encodings: Vec<_> = chosen
             .iter()
             .enumerate()
@@ -200,19 +191,21 @@ impl<'a> Measure<'a> {
             .collect();
         let graph = with_encodings(self.graph, self.layers, &encodings)
             .map_err(PassError::build(QuantizeWeights::NAME))?;
-        let mut least = f64::INFINITY;
-        for (sample, expected) in self.samples.iter().zip(&self.expected) {
-            let pass = QuantizeWeights::NAME;
-            let found = self.context.trace(pass, &graph, sample, |_, _, _| Ok(()))?;
-            let floats = graph
-                .outputs()
-                .iter()
-                .filter(|o| graph.ty(o.value).dtype.is_float());
-            for output in floats {
-                least = least.min(psnr(
-                    expected[&output.name].floats(),
-                    found[&output.name].floats(),
-                ));
+        let looked_at = match only {
+            Some(sample) => sample..sample + 1,
+            None => 0..self.samples.len(),
+        };
+        let (pass, samples) = (QuantizeWeights::NAME, &self.samples[looked_at.clone()]);
+        let found = self.context.trace(pass, &graph, samples, |_, _| Ok(()))?;
+        let floats = |o: &&GraphOutput| graph.ty(o.value).dtype.is_float();
+        let mut least = (f64::INFINITY, looked_at.start);
+        for output in graph.outputs().iter().filter(floats) {
+            for (sample, found) in looked_at.clone().zip(&found) {
+                let expected = self.expected[sample][&output.name].floats();
+                let psnr = psnr(expected, found[&output.name].floats());
+                if psnr < least.0 {
+                    least = (psnr, sample);
+                }
             }
         }
         Ok(least)
@@ -220,7 +213,8 @@ impl<'a> Measure<'a> {
 
     /// Levels on the ladder with which every output reaches the PSNR, and what it then is: the first such levels, or ones
     /// that are less than [`NEAR_DB`] or [`NEAR_BYTES`] above. Where to look next is told by the noise of the layers, to which
-    /// that of the outputs is nearly proportional.
+    /// that of the outputs is nearly proportional. The search looks at the sample that came out worst, and at all of them
+    /// when it begins and when it thinks to be done.
     fn least_that_reaches(
         &self,
         ladder: &Ladder,
@@ -229,34 +223,38 @@ impl<'a> Measure<'a> {
         let noise = ladder.noise(&self.noise);
         let bytes = |steps: usize| ladder.bytes(&ladder.after(steps)) as f64;
         // All steps up leave every weight as it is where it matters, which reaches any bar.
-        let (mut low, mut high) = (0, ladder.steps.len());
-        let (mut reached, mut guess) = (None, None);
-        for look in 0.. {
+        let top = ladder.steps.len();
+        let (mut low, mut high) = (0, top);
+        let (mut reached, mut guess, mut worst) = (None, None, None);
+        let mut looks = 0;
+        loop {
             let near = reached.is_some_and(|psnr| psnr < min_psnr + NEAR_DB);
-            if low >= high || near || bytes(high) <= bytes(low) * (1.0 + NEAR_BYTES) {
-                break;
-            }
+            let done = low >= high || near || bytes(high) <= bytes(low) * (1.0 + NEAR_BYTES);
             // Every third look halves what is left, however far off the guesses are.
             let at = match guess {
-                Some(guess) if look % 3 != 0 => high.min(guess + 1).max(low + 1) - 1,
+                _ if done => high,
+                Some(guess) if looks % 3 != 0 => high.min(guess + 1).max(low + 1) - 1,
                 _ => low.midpoint(high),
             };
-            let psnr = self.psnr(&ladder.after(at))?;
+            let chosen = ladder.after(at);
+            let (psnr, sample) = self.psnr(&chosen, worst.filter(|_| !done))?;
+            if done && (psnr >= min_psnr || at == top) {
+                return Ok((chosen, psnr));
+            }
+            worst = Some(sample);
             if psnr >= min_psnr {
                 (high, reached) = (at, Some(psnr));
             } else {
                 low = at + 1;
+                if done {
+                    (high, reached) = (top, None);
+                }
             }
             let more = psnr - min_psnr - NEAR_DB / 2.0;
             let wanted = noise[at] * 10f64.powf(more / 10.0);
             guess = Some(noise.partition_point(|&n| n > wanted));
+            looks += 1;
         }
-        let chosen = ladder.after(high);
-        let psnr = match reached {
-            Some(psnr) => psnr,
-            None => self.psnr(&chosen)?,
-        };
-        Ok((chosen, psnr))
     }
 }
 

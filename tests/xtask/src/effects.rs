@@ -43,6 +43,17 @@ const fn case(name: &'static str, flags: &'static [&'static str]) -> Case {
 
 const IOS_18: &[(&str, &[&str])] = &[("coreml", &["--min-ios", "18"])];
 
+/// Passes that have no row by their own name, and the row of the flag that asks for them.
+const BY_FLAG: &[(&str, &str)] = &[
+    ("cast-precision", "f16, `-O0`"),
+    ("hoist-text-projections", "`--interface snap`"),
+    ("prune-channels", "`--prune-vae 0.5`"),
+    ("quantize-activations", "`--weights w8a8`"),
+    ("quantize-weights", "`--weights int8`"),
+    ("remove-identity-blocks", "`--plan snapfusion`"),
+    ("specialize-schedule", "`--interface snap`"),
+];
+
 /// The cases in the order of the table.
 const CASES: &[Case] = &[
     case("f32, no passes", &["--precision", "f32", "-O", "0"]),
@@ -51,6 +62,41 @@ const CASES: &[Case] = &[
     case("f16, `-O0`", &["-O", "0"]),
     case("f16, `-O1`", &["-O", "1"]),
     case("f16, `-O2`", &["-O", "2"]),
+    case(
+        "`eliminate-common-subexpressions`",
+        &[
+            "--passes",
+            "eliminate-common-subexpressions,O0,cast-precision{to=f16}",
+        ],
+    ),
+    case(
+        "`eliminate-dead-code`",
+        &["--passes", "eliminate-dead-code,O0,cast-precision{to=f16}"],
+    ),
+    case(
+        "`fold-constants`",
+        &["--passes", "fold-constants,O0,cast-precision{to=f16}"],
+    ),
+    case(
+        "`fuse-activations`",
+        &["--passes", "fuse-activations,O0,cast-precision{to=f16}"],
+    ),
+    case(
+        "`fuse-gathers`",
+        &["--passes", "fuse-gathers,O0,cast-precision{to=f16}"],
+    ),
+    case(
+        "`fuse-linears`",
+        &["--passes", "fuse-linears,O0,cast-precision{to=f16}"],
+    ),
+    case(
+        "`fuse-norms`",
+        &["--passes", "fuse-norms,O0,cast-precision{to=f16}"],
+    ),
+    case(
+        "`remove-no-ops`",
+        &["--passes", "remove-no-ops,O0,cast-precision{to=f16}"],
+    ),
     case(
         "`fold-norm-affine`",
         &["--passes", "fold-norm-affine,O1,cast-precision{to=f16}"],
@@ -112,6 +158,11 @@ const CASES: &[Case] = &[
         &["--weights", "w8a8", "--calibration", "CALIBRATION"],
     ),
     case("`--interface snap`", &["--interface", "snap"]),
+    case(
+        "`--attention split-einsum`",
+        &["--attention", "split-einsum"],
+    ),
+    case("`--chunk-unet`", &["--chunk-unet"]),
     Case {
         own_reference: Some("reference-snapfusion.safetensors"),
         ..case("`--plan snapfusion`", &["--plan", "snapfusion"])
@@ -338,10 +389,16 @@ pub fn page(root: &Path) -> Result<String> {
          `snapc validate` on snapc's own engine. Parameters, multiply-adds (batch 1) and bytes are those of all three graphs and of\n\
          the artifact; the PSNRs are those of the final latents and of the picture of the guided 8-step run against diffusers in f32\n\
          (with `--plan`, against diffusers' network without and with those blocks). `mixed`, `w8a8` and the corrected decoder are\n\
-         calibrated on the latents of that same run.\n\
+         calibrated on the latents of that same run. Passes by name come before `-O0` or `-O1` and f16; `fuse-activations`,\n\
+         `fuse-gathers`, `fuse-linears` and `fuse-norms` find composites in files that were read back or are foreign, and nothing\n\
+         in a checkpoint, which is imported with them.\n\
          `cargo xtask effects` measures the fixture, `cargo xtask effects --full` the full-size checkpoint; `--times` takes the times\n\
          again, on an idle machine.\n",
     );
+    text.push_str("\n| Pass that a flag asks for | Row |\n|---|---|\n");
+    for (pass, row) in BY_FLAG {
+        let _ = writeln!(text, "| `{pass}` | {row} |");
+    }
     for (checkpoint, cases) in &table {
         let _ = writeln!(text, "\n## {checkpoint}\n");
         text.push_str("| Conversion | Target | Time | Parameters | MACs | Bytes | Latents | Picture |\n|---|---|---|---|---|---|---|---|\n");
@@ -372,4 +429,19 @@ fn cells(figures: &Figures) -> String {
         decibels(figures.latents),
         decibels(figures.picture),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pass_has_a_row() {
+        for info in snapc_passes::all() {
+            let named = format!("`{}`", info.name);
+            let by_flag = BY_FLAG.iter().find(|(pass, _)| *pass == info.name);
+            let row = by_flag.map_or(named.as_str(), |(_, case)| case);
+            assert!(CASES.iter().any(|case| case.name == row), "{}", info.name);
+        }
+    }
 }
