@@ -31,11 +31,11 @@ says() { grep -qF -- "$1" "$log" || fail "'$1' is not said"; }
 written() { find "$@" -newer "$mark"; }
 
 rm -rf "$models"
-convert || fail "the command plugin failed"
+convert --target CommandStep || fail "the command plugin failed"
 says "converting: there is no artifact"
 "$SNAPC" verify "$models/Tiny" > "$log" 2>&1 || fail "the artifact is not one"
 touch "$mark"
-convert || fail "the command plugin failed at the second time"
+convert --target CommandStep || fail "the command plugin failed at the second time"
 says "unchanged"
 [ -z "$(written "$models")" ] || fail "files were written though nothing had changed"
 convert --target CommandStep --steps 4 || fail "the command plugin failed with flags"
@@ -44,7 +44,7 @@ convert --target CommandStep || fail "the command plugin failed without the flag
 
 if convert --target ArtifactCheck; then fail "a target without settings was converted"; fi
 says "no snapc.toml"
-if SNAPC=/does/not/exist convert; then fail "there was no snapc"; fi
+if SNAPC=/does/not/exist convert --target CommandStep; then fail "there was no snapc"; fi
 says "no executable file"
 if convert --target CommandStep --attention none; then fail "snapc was given a wrong flag"; fi
 says "ended with code 2"
