@@ -23,9 +23,9 @@ Settings file (--config): the long flags of this command as keys, for example
   min-ios = 17
 A flag wins over the file, the file over the default. Paths in it are relative to its folder.
 
-As a build step (--if-changed): the artifact is made when it is not there, when the content of a file that it is made
-from, a flag or snapc's version is another one than before, or when a file of it is missing or altered. A record beside
-it, `.NAME.snapc-build.json`, tells; without one the artifact is made anew.";
+As a build step (--if-changed): the artifact is made when it is not there, when the content of a file that it is made from, a \
+flag or snapc's version is another one than before, or when a file of it is missing or altered. A record beside it, \
+.NAME.snapc-build.json, tells; without one the artifact is made anew.";
 
 /// Arguments of `convert`.
 #[derive(Debug, Args)]

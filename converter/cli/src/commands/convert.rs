@@ -171,7 +171,8 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
             return Err(Failure::interrupted());
         }
         job.commit(staging)?;
-        if let Some(failure) = recording.and_then(|r: Recording| r.finish(&manifest.files).err()) {
+        let record = |r: Recording| r.finish(&manifest.files, &job.dependencies).err();
+        if let Some(failure) = recording.and_then(record) {
             let reason = failure.messages().join(": ");
             output.note(&format!("note: the next run converts again: {reason}"));
         }

@@ -201,7 +201,7 @@ impl Recording {
     ///
     /// # Errors
     /// When an input was changed meanwhile, cannot be read any more, or the record cannot be written.
-    pub fn finish(self, files: &[ArtifactFile]) -> Result<(), Failure> {
+    pub fn finish(self, files: &[ArtifactFile], dependencies: &[PathBuf]) -> Result<(), Failure> {
         let build = self.build;
         let panicked = |_| Failure::new(Exit::Internal, anyhow::anyhow!("hashing panicked"));
         let mut hashes = self.hashes.join().map_err(panicked)??.into_iter();
@@ -225,6 +225,7 @@ impl Recording {
                 stamp: before.settled(build.started_ns),
             });
         }
+        renew(&build.output, dependencies)?;
         let manifest = hash_file(&build.output.join(FILE_NAME))?;
         let files = files.iter().map(|f| (f.path.as_str(), f.sha256.clone()));
         let files = files.chain([(FILE_NAME, manifest)]);
@@ -233,6 +234,26 @@ impl Recording {
             .collect::<Result<_, _>>()?;
         BuildRecord::new(build.flags, inputs, artifact).write(&build.output)
     }
+}
+
+/// Makes the manifest as new as the newest of the files that the artifact depends on, for build systems that compare times.
+fn renew(output: &Path, dependencies: &[PathBuf]) -> Result<(), Failure> {
+    let mut newest = i64::MIN;
+    for path in dependencies {
+        let state = FileState::of(path).map_err(|e| Failure::read(path, e))?;
+        newest = newest.max(state.stamp.modified_ns);
+    }
+    let manifest = output.join(FILE_NAME);
+    let state = FileState::of(&manifest).map_err(|e| Failure::read(&manifest, e))?;
+    if newest > state.stamp.modified_ns {
+        // A time that lies ahead is taken over as it is: at now the manifest would stay the older one.
+        let newest = u64::try_from(newest).unwrap_or(0);
+        let time = (UNIX_EPOCH + Duration::from_nanos(newest)).max(SystemTime::now());
+        let file = File::options().write(true).open(&manifest);
+        file.and_then(|file| file.set_modified(time))
+            .map_err(|e| Failure::write(&manifest, e))?;
+    }
+    Ok(())
 }
 
 /// A file of the artifact as it is now. It was written before it got its name, so its stamp needs no time to settle.
@@ -268,27 +289,12 @@ impl Unchanged {
         files.filter(|f| f.name != FILE_NAME).map(|f| f.bytes).sum()
     }
 
-    /// Makes the manifest as new as the newest of the files that the artifact depends on, for build systems that compare
-    /// times, and stores the stamps of now.
+    /// Renews the manifest's time and stores the stamps of now.
     ///
     /// # Errors
     /// When a file cannot be looked at or written.
     pub fn refresh(self, dependencies: &[PathBuf]) -> Result<(), Failure> {
-        let mut newest = i64::MIN;
-        for path in dependencies {
-            let state = FileState::of(path).map_err(|e| Failure::read(path, e))?;
-            newest = newest.max(state.stamp.modified_ns);
-        }
-        let manifest = self.output.join(FILE_NAME);
-        let state = FileState::of(&manifest).map_err(|e| Failure::read(&manifest, e))?;
-        if newest > state.stamp.modified_ns {
-            // A time that lies ahead is taken over as it is: at now the manifest would stay the older one.
-            let newest = u64::try_from(newest).unwrap_or(0);
-            let time = (UNIX_EPOCH + Duration::from_nanos(newest)).max(SystemTime::now());
-            let file = File::options().write(true).open(&manifest);
-            file.and_then(|file| file.set_modified(time))
-                .map_err(|e| Failure::write(&manifest, e))?;
-        }
+        renew(&self.output, dependencies)?;
         let mut fresh = self.fresh;
         for file in &mut fresh.artifact {
             let hash = std::mem::take(&mut file.sha256);
