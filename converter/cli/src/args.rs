@@ -111,7 +111,7 @@ pub struct CheckpointArgs {
 }
 
 /// What the UNet predicts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prediction {
     /// The added noise

@@ -30,6 +30,7 @@ pub fn read(path: &Path) -> Result<ConvertFlags, Failure> {
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let resolve = |p: PathBuf| folder.join(p);
+    flags.checkpoint = flags.checkpoint.map(resolve);
     flags.output = flags.output.map(resolve);
     flags.component_config = flags.component_config.map(resolve);
     flags.depfile = flags.depfile.map(resolve);
@@ -60,11 +61,11 @@ fn parse(text: &str) -> Result<ConvertFlags, Failure> {
     toml::from_str(text).map_err(|e| Failure::new(Exit::Usage, anyhow::Error::new(e)))
 }
 
-/// The keys: the long flags.
+/// The keys: the long flags, and the checkpoint.
 fn keys() -> Vec<String> {
     let command = ConvertFlags::augment_args(clap::Command::new("keys"));
-    let flags = command.get_arguments().filter_map(|a| a.get_long());
-    flags.map(str::to_owned).collect()
+    let key = |a: &clap::Arg| a.get_long().unwrap_or(a.get_id().as_str()).to_owned();
+    command.get_arguments().map(key).collect()
 }
 
 #[cfg(test)]
@@ -74,9 +75,9 @@ mod tests {
 
     #[test]
     fn every_flag_is_a_key() {
-        let text = "target = 'onnx'\noutput = 'o'\nprecision = 'f32'\nsteps = 4\nguidance = 7\nsize = '64x128'\n\
+        let text = "checkpoint = 'c'\ntarget = 'onnx'\noutput = 'o'\nprecision = 'f32'\nsteps = 4\nguidance = 7\nsize = '64x128'\n\
             interface = 'apple'\nmin-ios = 18\nattention = 'sdpa'\npasses = 'a'\ncomponent-config = 'c'\n\
-            prediction-type = 'v_prediction'\ndepfile = 'd'\nforce = true\nweights = 'mixed'\n\
+            prediction-type = 'v_prediction'\ndepfile = 'd'\nforce = true\nif-changed = true\nweights = 'mixed'\n\
             weight-budget = '600MB'\nplan = 'p'\nprune-vae = 0.5\ncalibration = 'r'\nexport-checkpoint = 'e'\noptimize = 1\nkeep-f32 = 'auto'\nchunk-unet = true\n";
         let flags = parse(text).map_err(|f| f.messages()).unwrap();
         let size = Size {

@@ -1,50 +1,39 @@
 //! Dependency files in Makefile syntax, for build systems that call snapc.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-/// Every file of a checkpoint, sorted: the file itself, or all files of the folder. A build that depends on all of them
-/// runs again at least when it has to.
-///
-/// # Errors
-/// When a folder cannot be read.
-pub fn files_of(checkpoint: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut open = vec![checkpoint.to_owned()];
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                open.push(entry?.path());
-            }
-        } else {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// The rule `target: inputs`, one input a line.
-pub fn rule(target: &Path, inputs: &[PathBuf]) -> String {
-    let mut text = format!("{}:", escape(target));
+/// The rule `target: inputs`, one input a line, and for each input a rule of nothing: without it make would stop at the
+/// first input that is gone, where it should convert again. Ninja and llbuild read over those.
+pub fn rule(target: &Path, inputs: &[PathBuf]) -> Vec<u8> {
+    let mut text = escape(target);
+    text.push(b':');
     for input in inputs {
-        text.push_str(" \\\n  ");
-        text.push_str(&escape(input));
+        text.extend(b" \\\n  ");
+        text.extend(escape(input));
     }
-    text.push('\n');
+    text.push(b'\n');
+    for input in inputs {
+        text.extend(escape(input));
+        text.extend(b":\n");
+    }
     text
 }
 
-/// A path as a Makefile word: space, `#` and backslash get a backslash, `$` is doubled.
-fn escape(path: &Path) -> String {
-    let mut word = String::new();
-    for c in path.to_string_lossy().chars() {
-        match c {
-            ' ' | '#' | '\\' => word.extend(['\\', c]),
-            '$' => word.push_str("$$"),
-            _ => word.push(c),
+/// A path as a Makefile word, as compilers write it: a backslash before spaces, tabs, `#` and `:`, which doubles the
+/// backslashes before it; `$` is doubled.
+fn escape(path: &Path) -> Vec<u8> {
+    let mut word = Vec::new();
+    let mut backslashes = 0;
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b' ' | b'\t' | b'#' | b':' => {
+                word.extend(std::iter::repeat_n(b'\\', backslashes + 1));
+            }
+            b'$' => word.push(b'$'),
+            _ => {}
         }
+        word.push(byte);
+        backslashes = if byte == b'\\' { backslashes + 1 } else { 0 };
     }
     word
 }
@@ -53,21 +42,26 @@ fn escape(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn folders_are_walked_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("a")).unwrap();
-        for name in ["b", "a/z", "a/y"] {
-            fs::write(dir.path().join(name), "").unwrap();
-        }
-        let expected = ["a/y", "a/z", "b"].map(|name| dir.path().join(name));
-        assert_eq!(files_of(dir.path()).unwrap(), expected);
-        assert_eq!(files_of(&expected[2]).unwrap(), expected[2..]);
+    fn rule_text(target: &str, inputs: &[&str]) -> String {
+        let inputs: Vec<PathBuf> = inputs.iter().map(PathBuf::from).collect();
+        String::from_utf8(rule(Path::new(target), &inputs)).unwrap()
     }
 
     #[test]
+    fn inputs_that_may_go_have_rules() {
+        let text = rule_text("out/snap.json", &["a", "b"]);
+        assert_eq!(text, "out/snap.json: \\\n  a \\\n  b\na:\nb:\n");
+    }
+
+    // By the rules of the GNU make manual, "Using Wildcard Characters in File Names" and "Rule Syntax".
+    #[test]
     fn words_are_escaped() {
-        let text = rule(Path::new("out/snap.json"), &["a b".into(), "c$d#".into()]);
-        assert_eq!(text, "out/snap.json: \\\n  a\\ b \\\n  c$$d\\#\n");
+        let text = rule_text("out put", &["a b", "c$d#", "e:f", "g\\h", "i\\ j"]);
+        let words = ["a\\ b", "c$$d\\#", "e\\:f", "g\\h", "i\\\\\\ j"];
+        let expected: String = words.iter().map(|w| format!("{w}:\n")).collect();
+        assert_eq!(
+            text,
+            format!("out\\ put: \\\n  {}\n{expected}", words.join(" \\\n  "))
+        );
     }
 }

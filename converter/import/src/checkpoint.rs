@@ -77,6 +77,11 @@ impl Checkpoint {
         &self.stored.notes
     }
 
+    /// Every file that was read to open it, weights and configurations: those that an artifact depends on.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.stored.sources
+    }
+
     /// The text encoder's configuration.
     pub fn text_encoder_config(&self) -> &TextEncoderConfig {
         &self.stored.text_encoder

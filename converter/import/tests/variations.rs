@@ -222,3 +222,55 @@ fn a_centred_sample_is_doubled_and_lowered_by_one() {
     lean.set("unet/config.json", "center_input_sample", json!(true));
     assert_eq!(run(|x| x), expected);
 }
+
+/// The names of the files that were read, relative to the checkpoint.
+fn files_read(checkpoint: &CheckpointCopy, options: &ImportOptions) -> Vec<String> {
+    let opened = open(&checkpoint.path, options).unwrap();
+    let relative = |path: &std::path::PathBuf| {
+        let below = path.strip_prefix(&checkpoint.path).unwrap_or(path);
+        below.display().to_string()
+    };
+    let mut names: Vec<String> = opened.files().iter().map(relative).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_checkpoint_tells_which_files_it_was_read_from() {
+    let tiny = CheckpointCopy::of("tiny");
+    let defaults = ImportOptions::default();
+    // Neither what other programs read nor what lies beside it.
+    fs::write(tiny.file("unet/diffusion_pytorch_model.bin"), "").unwrap();
+    fs::write(tiny.file("README.md"), "").unwrap();
+    let mut expected = vec![
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/merges.txt",
+        "tokenizer/special_tokens_map.json",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ];
+    assert_eq!(files_read(&tiny, &defaults), expected);
+    fs::remove_file(tiny.file("tokenizer/special_tokens_map.json")).unwrap();
+    expected.retain(|name| !name.contains("special_tokens"));
+    assert_eq!(files_read(&tiny, &defaults), expected);
+
+    // Shards and their index.
+    let sharded: Vec<String> = files_read(&CheckpointCopy::of("variants/sd2"), &defaults);
+    let of_unet = sharded.iter().filter(|name| name.starts_with("unet/"));
+    let stem = "unet/diffusion_pytorch_model";
+    let mut expected = vec!["unet/config.json".to_owned()];
+    expected.extend((1..=3).map(|n| format!("{stem}-0000{n}-of-00003.safetensors")));
+    expected.push(format!("{stem}.safetensors.index.json"));
+    assert!(of_unet.eq(&expected), "{sharded:?}");
+
+    let (sd1, options) = sd1_with_config();
+    let opened = open(&sd1.path, &options).unwrap();
+    assert_eq!(opened.files(), [sd1.path.clone(), options.config.unwrap()]);
+}

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use snapc_target::{AttentionForm, Interface, Precision, WeightForm};
 
 use super::{CheckpointArgs, Prediction, Size};
@@ -14,19 +14,23 @@ Examples:
   snapc convert model.safetensors --target onnx --precision f32 -o out/onnx
   snapc convert stable-diffusion-v1-5 --target coreml --dry-run
   snapc convert stable-diffusion-v1-5 --target native --plan snapfusion --prune-vae 0.5 --weights palette6 -o out/snap
+  snapc convert --config snapc.toml --if-changed --depfile out/coreml.d
 
 Settings file (--config): the long flags of this command as keys, for example
+  checkpoint = \"stable-diffusion-v1-5\"
   target = \"coreml\"
   output = \"out/coreml\"
   min-ios = 17
-A flag wins over the file, the file over the default. Paths in it are relative to its folder.";
+A flag wins over the file, the file over the default. Paths in it are relative to its folder.
+
+As a build step (--if-changed): the artifact is made when it is not there, when the content of a file that it is made from, a \
+flag or snapc's version is another one than before, or when a file of it is missing or altered. A record beside it, \
+.NAME.snapc-build.json, tells; without one the artifact is made anew.";
 
 /// Arguments of `convert`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ConvertArgs {
-    /// Diffusers folder (with model_index.json) or original single-file .safetensors
-    pub checkpoint: PathBuf,
     /// Take what is not given here from this TOML file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -54,9 +58,11 @@ pub struct ConvertArgs {
 }
 
 /// The part of `convert`'s arguments that a settings file may give as well; the names are the same.
-#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct ConvertFlags {
+    /// Diffusers folder (with model_index.json) or original single-file .safetensors
+    pub checkpoint: Option<PathBuf>,
     /// What to write; `snapc targets list` tells more
     #[arg(long, value_parser = crate::targets::parser())]
     pub target: Option<String>,
@@ -65,7 +71,7 @@ pub struct ConvertFlags {
     pub output: Option<PathBuf>,
     /// Element type of weights and activations [default: f16]
     #[arg(long, value_parser = choice::<Precision>(Precision::ALL, Precision::name))]
-    #[serde(deserialize_with = "word")]
+    #[serde(deserialize_with = "word", serialize_with = "shown")]
     pub precision: Option<Precision>,
     /// Number of denoising steps that the manifest plans [default: 8]
     #[arg(long, value_name = "N")]
@@ -78,18 +84,18 @@ pub struct ConvertFlags {
     pub size: Option<Size>,
     /// Names and shapes of inputs and outputs: diffusers' or those of Apple's packages [default: plain]
     #[arg(long, value_parser = choice::<Interface>(Interface::ALL, Interface::name))]
-    #[serde(deserialize_with = "word")]
+    #[serde(deserialize_with = "word", serialize_with = "shown")]
     pub interface: Option<Interface>,
     /// Lowest iOS version that has to load the artifact: 16, 17 or 18 [default: 17]
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(16..=18))]
     pub min_ios: Option<u32>,
     /// How attention is written [default: auto]
     #[arg(long, value_parser = choice::<AttentionForm>(AttentionForm::ALL, AttentionForm::name))]
-    #[serde(deserialize_with = "word")]
+    #[serde(deserialize_with = "word", serialize_with = "shown")]
     pub attention: Option<AttentionForm>,
     /// How the weights of convolutions and linear layers are stored [default: as --precision]
     #[arg(long, value_parser = choice::<WeightForm>(WeightForm::ALL, WeightForm::name))]
-    #[serde(deserialize_with = "word")]
+    #[serde(deserialize_with = "word", serialize_with = "shown")]
     pub weights: Option<WeightForm>,
     /// With --weights mixed: the size of the UNet's weights, as `600MB`, or the least quality of its output, as `40dB`
     #[arg(long, value_name = "SIZE|PSNR")]
@@ -125,18 +131,22 @@ pub struct ConvertFlags {
     /// What the UNet predicts, when the checkpoint does not say or says it wrongly
     #[arg(long, value_enum, value_name = "TYPE")]
     pub prediction_type: Option<Prediction>,
-    /// Write a Makefile rule that names the inputs of the artifact
+    /// Write a Makefile rule that names the files which the artifact is made from
     #[arg(long, value_name = "FILE")]
     pub depfile: Option<PathBuf>,
     /// Replace an existing artifact
     #[arg(long)]
     pub force: bool,
+    /// Do nothing when the artifact is what these inputs and flags give; otherwise make it, and replace one that is there
+    #[arg(long)]
+    pub if_changed: bool,
 }
 
 impl ConvertFlags {
     /// These flags, and for those not given the ones of `other`.
     pub fn or(self, other: ConvertFlags) -> ConvertFlags {
         ConvertFlags {
+            checkpoint: self.checkpoint.or(other.checkpoint),
             target: self.target.or(other.target),
             output: self.output.or(other.output),
             precision: self.precision.or(other.precision),
@@ -160,11 +170,12 @@ impl ConvertFlags {
             prediction_type: self.prediction_type.or(other.prediction_type),
             depfile: self.depfile.or(other.depfile),
             force: self.force || other.force,
+            if_changed: self.if_changed || other.if_changed,
         }
     }
 
     /// How the checkpoint is read.
-    pub fn checkpoint(&self) -> CheckpointArgs {
+    pub fn checkpoint_args(&self) -> CheckpointArgs {
         CheckpointArgs {
             size: self.size,
             component_config: self.component_config.clone(),
@@ -198,6 +209,18 @@ where
 {
     let word = String::deserialize(deserializer)?;
     word.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+/// Writes a word of a choice.
+fn shown<S, T>(word: &Option<T>, serializer: S) -> Result<S::Ok, S::Error>
+where
+    S: serde::Serializer,
+    T: std::fmt::Display,
+{
+    match word {
+        Some(word) => serializer.collect_str(word),
+        None => serializer.serialize_none(),
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ pub enum EngineKind {
     Ort,
     /// The reference evaluator: an artifact read back and computed operator by operator in f32, slowly
     Evaluator,
+    /// Core ML itself, for Core ML artifacts and with `validate` only, through snap-run on PATH or as SNAP_RUN names it
+    Coreml,
 }
 
 impl EngineKind {
@@ -21,6 +23,7 @@ impl EngineKind {
             EngineKind::Snap => "snap",
             EngineKind::Ort => "ort",
             EngineKind::Evaluator => "evaluator",
+            EngineKind::Coreml => "coreml",
         }
     }
 }
@@ -28,12 +31,19 @@ impl EngineKind {
 /// What runs an artifact's networks, and how.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct EngineArgs {
-    /// What runs the networks
-    #[arg(long, value_enum, default_value_t)]
-    pub engine: EngineKind,
+    /// What runs the networks [default: snap; on a Mac `validate` asks Core ML, where snap-run is found]
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineKind>,
     /// Threads that compute [default: one per processor]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub threads: Option<usize>,
+}
+
+impl EngineArgs {
+    /// The engine asked for, or the default one.
+    pub fn kind(self) -> EngineKind {
+        self.engine.unwrap_or_default()
+    }
 }
 
 /// A number of at least one.

@@ -11,8 +11,9 @@ use super::EngineArgs;
 #[command(
     after_help = "Every graph is run on the inputs that the reference holds for it, then the whole run from the \
     reference's initial latents. Bars by the artifact's precision: final latents 100 dB (f32), 55 dB (f16); one call of \
-    a graph 100 dB (f32), 65 dB (f16).\n\nExamples:\n  snapc validate out/onnx --reference ref.safetensors\n  \
-    snapc validate out/coreml --reference ref.safetensors --per-node --checkpoint stable-diffusion-v1-5"
+    a graph 100 dB (f32), 65 dB (f16). Core ML itself (--engine coreml) makes the whole run only.\n\nExamples:\n  snapc validate out/onnx --reference ref.safetensors\n  \
+    snapc validate out/coreml --reference ref.safetensors --per-node --checkpoint stable-diffusion-v1-5\n  \
+    snapc validate out/coreml --reference ref.safetensors --engine coreml --compute-units cpu-ane"
 )]
 pub struct ValidateArgs {
     /// Artifact folder, or the .snap file in one
@@ -32,6 +33,9 @@ pub struct ValidateArgs {
     /// The checkpoint that the artifact was made from, for --per-node
     #[arg(long, value_name = "PATH", requires = "per_node")]
     pub checkpoint: Option<PathBuf>,
+    /// With --engine coreml: the processors for Core ML, as snap-run calls them (all, cpu, cpu-gpu, cpu-ane) [default: all]
+    #[arg(long, value_name = "UNITS")]
+    pub compute_units: Option<String>,
     /// What runs the networks.
     #[command(flatten)]
     pub engine: EngineArgs,

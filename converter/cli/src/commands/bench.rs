@@ -62,7 +62,7 @@ pub fn run(args: &BenchArgs, output: &Output) -> Result<Exit, Failure> {
 
     let document = json!({
         "command": "bench",
-        "engine": args.engine.engine.name(),
+        "engine": args.engine.kind().name(),
         "threads": args.engine.threads,
         "iterations": args.iterations,
         "open_ms": milliseconds(opening),

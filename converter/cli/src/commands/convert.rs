@@ -1,20 +1,25 @@
 //! `snapc convert`: checkpoint to artifact.
 
+mod build_record;
 mod recipe;
 mod report;
 mod settings;
+mod stamp;
+mod up_to_date;
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use snapc_import::Checkpoint;
 
 use snapc_ir::Program;
 use snapc_passes::Pipeline;
-use snapc_target::manifest::{FILE_NAME, Manifest, PassEffect};
+use snapc_target::manifest::{Manifest, PassEffect};
 use snapc_target::{EmitOptions, Progress, VerifiedProgram, schedule};
 
 use crate::args::ConvertArgs;
 use crate::calibration;
 use crate::commands::passes;
-use crate::depfile;
 use crate::effects;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -26,12 +31,14 @@ use crate::staging::{Staging, check_output};
 
 use report::{GraphReport, PassesShown, Report};
 use settings::Settings;
+use up_to_date::{Build, Input, Recording, Verdict};
 
 /// Converts a checkpoint and reports what was made.
 ///
 /// # Errors
 /// When anything stands in the way; nothing is left behind then.
 pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
+    let started = SystemTime::now();
     let settings = Settings::resolve(args)?;
     if let Some(name) = &args.print_after {
         passes::find(name)?;
@@ -48,12 +55,31 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
     let mut clock = Clock::default();
 
     let checkpoint = clock.time("open", || {
-        stages::open(&args.checkpoint, &settings.checkpoint)
+        stages::open(&settings.input, &settings.checkpoint)
     })?;
+    refuse_to_overwrite(settings.output.as_deref(), &settings.input)?;
+    let mut recording = None;
+    if settings.if_changed && !args.dry_run && !args.list_passes {
+        let inputs = inputs(&checkpoint, &settings);
+        let dir = settings.required_output()?;
+        let mut build = Build::new(dir, settings.deciding.clone(), inputs, started)?;
+        match build.check()? {
+            Verdict::Unchanged(artifact) => {
+                let dependencies = dependencies(&checkpoint, args, &settings);
+                settings.write_depfile(&dependencies)?;
+                report::unchanged(&settings, &artifact, output)?;
+                if let Err(failure) = artifact.refresh(&dependencies) {
+                    output.note(&format!("note: {}", failure.messages().join(": ")));
+                }
+                return Ok(Exit::Done);
+            }
+            Verdict::Changed(reason) => output.note(&format!("converting: {reason}")),
+        }
+        recording = Some(build.record());
+    }
     for note in checkpoint.notes() {
         output.note(&format!("note: {note}"));
     }
-    refuse_to_overwrite(settings.output.as_deref(), &args.checkpoint)?;
     let program = clock.time("import", || checkpoint.import())?;
     interrupt.check()?;
     let timesteps = schedule::timesteps(&program.pipeline.scheduler, settings.emit.steps)
@@ -84,7 +110,7 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
     snapc_import::describe(&mut program, &recipe.changed())?;
     if let (Some(dir), false) = (&settings.export, args.dry_run) {
         clock.time("export", || {
-            snapc_import::export(&program, &args.checkpoint, &recipe.changed(), dir)
+            snapc_import::export(&program, &settings.input, &recipe.changed(), dir)
         })?;
     }
     let options = PassOptions {
@@ -134,7 +160,7 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
             emit: &emit,
             passes: &report.passes,
             effects: effects::of(&report.pass_reports),
-            inputs: inputs(args, &settings)?,
+            dependencies: dependencies(&checkpoint, args, &settings),
         };
         let (staging, manifest) = clock.time("emit", || job.emit(&program, &bar))?;
         for note in bar.notes() {
@@ -145,6 +171,11 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
             return Err(Failure::interrupted());
         }
         job.commit(staging)?;
+        let record = |r: Recording| r.finish(&manifest.files, &job.dependencies).err();
+        if let Some(failure) = recording.and_then(record) {
+            let reason = failure.messages().join(": ");
+            output.note(&format!("note: the next run converts again: {reason}"));
+        }
         report.files = manifest.files.len() + 1;
         report.bytes = manifest.files.iter().map(|f| f.bytes).sum();
     }
@@ -168,7 +199,8 @@ struct Job<'a> {
     emit: &'a EmitOptions,
     passes: &'a str,
     effects: Vec<PassEffect>,
-    inputs: Vec<PathBuf>,
+    /// What the dependency file names.
+    dependencies: Vec<PathBuf>,
 }
 
 impl Job<'_> {
@@ -209,28 +241,49 @@ impl Job<'_> {
 
     /// Writes the dependency file and puts the artifact in its place.
     fn commit(&self, staging: Staging) -> Result<(), Failure> {
-        let dir = self.settings.required_output()?;
         // Before the artifact is in place, so that a depfile that cannot be written leaves no artifact.
-        let Some(path) = &self.settings.depfile else {
-            return staging.commit();
-        };
-        let rule = depfile::rule(&dir.join(FILE_NAME), &self.inputs);
-        std::fs::write(path, rule).map_err(|e| Failure::write(path, e))?;
+        self.settings.write_depfile(&self.dependencies)?;
         staging.commit().inspect_err(|_| {
-            // The failure to commit is the one to report.
-            let _ = std::fs::remove_file(path);
+            if let Some(path) = &self.settings.depfile {
+                // The failure to commit is the one to report.
+                let _ = std::fs::remove_file(path);
+            }
         })
     }
 }
 
-/// What the artifact is made from: the checkpoint and the files that the command line names.
-fn inputs(args: &ConvertArgs, settings: &Settings) -> Result<Vec<PathBuf>, Failure> {
-    let checkpoint = &args.checkpoint;
-    let mut files = depfile::files_of(checkpoint).map_err(|e| Failure::read(checkpoint, e))?;
-    files.extend(args.config.clone());
-    files.extend(settings.calibration.clone());
-    files.extend(settings.checkpoint.component_config.clone());
-    Ok(files)
+/// The files whose content decides what the artifact is, named by what they are to the conversion.
+fn inputs(checkpoint: &Checkpoint, settings: &Settings) -> Vec<Input> {
+    let name = |path: &Path| match path.strip_prefix(&settings.input) {
+        Ok(below) => {
+            let parts = below.components().map(|c| c.as_os_str().to_string_lossy());
+            let parts: Vec<_> = std::iter::once("checkpoint".into()).chain(parts).collect();
+            parts.join("/")
+        }
+        Err(_) => "component-config".to_owned(),
+    };
+    let files = checkpoint.files().iter().map(|path| (name(path), path));
+    let plan = settings
+        .plan_file
+        .iter()
+        .map(|path| ("plan".to_owned(), path));
+    let calibration = settings.calibration.iter();
+    let calibration = calibration.map(|path| ("calibration".to_owned(), path));
+    let inputs = files.chain(plan).chain(calibration);
+    let input = |(name, path): (String, &PathBuf)| Input {
+        name,
+        path: path.clone(),
+    };
+    inputs.map(input).collect()
+}
+
+/// What the dependency file names: the same, and the settings file, which counts by what it says.
+fn dependencies(checkpoint: &Checkpoint, args: &ConvertArgs, settings: &Settings) -> Vec<PathBuf> {
+    let inputs = inputs(checkpoint, settings).into_iter().map(|i| i.path);
+    let mut paths: Vec<PathBuf> = inputs.chain(args.config.clone()).collect();
+    paths.sort();
+    paths.dedup();
+    paths
 }
 
 /// Refuses an output that is the checkpoint or a folder around it, which `--force` would remove.

@@ -59,7 +59,7 @@ pub fn run(args: &RunArgs, output: &Output) -> Result<Exit, Failure> {
     picture.write_all(&png(image)?)?;
     let mut saved = None;
     if let Some(path) = &args.save {
-        let engine = args.engine.engine.name();
+        let engine = args.engine.kind().name();
         let record = &artifact.manifest.scheduler;
         let settings = recorder::settings(&request, record, timesteps, engine);
         let reference = recorder::reference(&pipeline, settings, &generation, steps);
@@ -78,7 +78,7 @@ pub fn run(args: &RunArgs, output: &Output) -> Result<Exit, Failure> {
         "output": args.output,
         "save": args.save,
         "preview": args.preview,
-        "engine": args.engine.engine.name(),
+        "engine": args.engine.kind().name(),
         "width": image.width(),
         "height": image.height(),
         "steps": request.steps,

@@ -4,8 +4,11 @@
 //! whole run from the reference's initial latents, whose final latents carry the bar. A UNet that takes projections of the
 //! text in place of the embeddings gets those of the artifact's own text encoder for the reference's token ids: no reference
 //! holds them, and they are of the text encoder's graph, which answers for its embeddings before.
+//!
+//! Core ML itself makes the whole run only, through `snap-run` ([`core_ml`]).
 
 mod comparison;
+mod core_ml;
 mod nodes;
 mod per_node;
 
@@ -15,7 +18,7 @@ use snapc_pipeline::{
 };
 
 use crate::accuracy::Accuracy;
-use crate::args::ValidateArgs;
+use crate::args::{EngineKind, ValidateArgs};
 use crate::artifact::Artifact;
 use crate::engines::{AnyEngine, EngineError};
 use crate::exit::Exit;
@@ -24,7 +27,7 @@ use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::progress::StepBar;
 use crate::recorder;
-use crate::reference_file::{self, Reference};
+use crate::reference_file::{self, Reference, StepRecord};
 
 use comparison::{Bars, Comparison, Row, Subject};
 use per_node::PerNode;
@@ -44,12 +47,61 @@ pub fn run(args: &ValidateArgs, output: &Output) -> Result<Exit, Failure> {
         args.min_psnr,
     )?;
     check_schedule(&artifact, &reference)?;
+    let engine = core_ml::engine(args, &artifact, output);
+    if args.compute_units.is_some() && engine != EngineKind::Coreml {
+        let message = "--compute-units chooses processors for Core ML, which is not asked";
+        return Err(Failure::usage(message).help("give --engine coreml"));
+    }
+    let comparison = match engine {
+        EngineKind::Coreml => core_ml::compare(args, &artifact, &reference, bars, &interrupt)?,
+        _ => replay(args, &artifact, &reference, bars, &interrupt, output)?,
+    };
+    let per_node = match (&args.checkpoint, comparison.suspect()) {
+        (Some(checkpoint), Some(stage)) => Some(PerNode::compare(
+            &artifact, checkpoint, &reference, stage, bars,
+        )?),
+        _ => None,
+    };
+    let departure = comparison.first_departure();
+    let mut document = json!({
+        "command": "validate",
+        "target": artifact.manifest.target,
+        "precision": artifact.manifest.precision,
+        "weights": artifact.manifest.weights,
+        "engine": engine.name(),
+        "made_by": reference.settings.made_by,
+        "ok": departure.is_none(),
+        "departs_first": departure.map(Row::subject_document),
+        "rows": comparison.rows.iter().map(Row::document).collect::<Vec<_>>(),
+    });
+    if let Some(per_node) = &per_node {
+        document["per_node"] = per_node.document();
+    }
+    output.result(&document, || {
+        let nodes = per_node.as_ref().map(PerNode::text).unwrap_or_default();
+        format!("{}{nodes}", comparison.text())
+    })?;
+    Ok(match departure {
+        None => Exit::Done,
+        Some(_) => Exit::CheckFailed,
+    })
+}
+
+/// Runs the artifact as the reference ran and compares every call and the whole run.
+fn replay(
+    args: &ValidateArgs,
+    artifact: &Artifact,
+    reference: &Reference,
+    bars: Bars,
+    interrupt: &Interrupt,
+    output: &Output,
+) -> Result<Comparison, Failure> {
     let mut pipeline = artifact.pipeline(args.engine, reference.batch)?;
-    check_timesteps(pipeline.engine(), &reference)?;
-    check_geometry(&artifact, &pipeline, &reference)?;
+    check_timesteps(pipeline.engine(), reference)?;
+    check_geometry(artifact, &pipeline, reference)?;
 
     let mut replay = Replay {
-        reference: &reference,
+        reference,
         scaling_factor: artifact.manifest.latent.scaling_factor as f32,
         bars,
         bar: StepBar::new(
@@ -60,7 +112,7 @@ pub fn run(args: &ValidateArgs, output: &Output) -> Result<Exit, Failure> {
                 false => 2 * reference.steps.len() + 2,
             },
         ),
-        interrupt: &interrupt,
+        interrupt,
     };
     let mut comparison = Comparison {
         rows: match args.run_only {
@@ -80,37 +132,7 @@ pub fn run(args: &ValidateArgs, output: &Output) -> Result<Exit, Failure> {
         }
         Err(failure) => return Err(failure),
     }
-    drop(replay);
-
-    let per_node = match (&args.checkpoint, comparison.suspect()) {
-        (Some(checkpoint), Some(stage)) => Some(PerNode::compare(
-            &artifact, checkpoint, &reference, stage, bars,
-        )?),
-        _ => None,
-    };
-    let departure = comparison.first_departure();
-    let mut document = json!({
-        "command": "validate",
-        "target": artifact.manifest.target,
-        "precision": artifact.manifest.precision,
-        "weights": artifact.manifest.weights,
-        "engine": args.engine.engine.name(),
-        "made_by": reference.settings.made_by,
-        "ok": departure.is_none(),
-        "departs_first": departure.map(Row::subject_document),
-        "rows": comparison.rows.iter().map(Row::document).collect::<Vec<_>>(),
-    });
-    if let Some(per_node) = &per_node {
-        document["per_node"] = per_node.document();
-    }
-    output.result(&document, || {
-        let nodes = per_node.as_ref().map(PerNode::text).unwrap_or_default();
-        format!("{}{nodes}", comparison.text())
-    })?;
-    Ok(match departure {
-        None => Exit::Done,
-        Some(_) => Exit::CheckFailed,
-    })
+    Ok(comparison)
 }
 
 /// Refuses a reference whose steps are not those of the artifact's schedule.
@@ -221,36 +243,56 @@ impl Replay<'_> {
             bar.advance();
             Ok(())
         })?;
-        let ids = |ids: &[u32]| ids.iter().map(|&id| id as f32).collect::<Vec<f32>>();
-        let mut rows = vec![Row {
-            subject: Subject::Tokens,
-            accuracy: Accuracy::of(&ids(&generation.input_ids), &ids(&reference.input_ids)),
-            // One wrong token is another prompt.
-            bar: Some(f64::INFINITY),
-        }];
-        let last = steps.len().saturating_sub(1);
-        for (step, (found, expected)) in steps.iter().zip(&reference.steps).enumerate() {
-            rows.push(Row {
-                subject: Subject::Latents {
-                    step,
-                    last: step == last,
-                },
-                accuracy: Accuracy::of(&found.latents, &expected.latents),
-                bar: (step == last).then_some(self.bars.final_latents),
-            });
-        }
         let image: Vec<f32> = generation
             .decoded
             .iter()
             .map(|v| v.clamp(-1.0, 1.0))
             .collect();
-        rows.push(Row {
-            subject: Subject::Picture,
-            accuracy: Accuracy::of(&image, &reference.image),
-            bar: None,
-        });
-        Ok(rows)
+        let recorded = Recorded {
+            input_ids: &generation.input_ids,
+            steps: &steps,
+            image: &image,
+        };
+        Ok(run_rows(recorded, reference, self.bars))
     }
+}
+
+/// A whole run, as it is compared.
+struct Recorded<'a> {
+    /// Token ids `[batch, text_length]`.
+    input_ids: &'a [u32],
+    /// The steps in order.
+    steps: &'a [StepRecord],
+    /// The picture, clamped to [-1, 1].
+    image: &'a [f32],
+}
+
+/// The rows of a whole run.
+fn run_rows(found: Recorded<'_>, reference: &Reference, bars: Bars) -> Vec<Row> {
+    let ids = |ids: &[u32]| ids.iter().map(|&id| id as f32).collect::<Vec<f32>>();
+    let mut rows = vec![Row {
+        subject: Subject::Tokens,
+        accuracy: Accuracy::of(&ids(found.input_ids), &ids(&reference.input_ids)),
+        // One wrong token is another prompt.
+        bar: Some(f64::INFINITY),
+    }];
+    let last = found.steps.len().saturating_sub(1);
+    for (step, (found, expected)) in found.steps.iter().zip(&reference.steps).enumerate() {
+        rows.push(Row {
+            subject: Subject::Latents {
+                step,
+                last: step == last,
+            },
+            accuracy: Accuracy::of(&found.latents, &expected.latents),
+            bar: (step == last).then_some(bars.final_latents),
+        });
+    }
+    rows.push(Row {
+        subject: Subject::Picture,
+        accuracy: Accuracy::of(found.image, &reference.image),
+        bar: None,
+    });
+    rows
 }
 
 /// What a UNet takes of the reference's prompts: the recorded embeddings, or where it takes more than those, what the text

@@ -74,7 +74,7 @@ pub fn engine<N: Network + 'static>(
 /// When the engine does not run this kind of artifact, or a file of the artifact is missing or malformed.
 pub fn open(artifact: &Artifact, args: EngineArgs, batch: usize) -> Result<AnyEngine, Failure> {
     let timesteps = &artifact.manifest.timesteps;
-    match args.engine {
+    match args.kind() {
         EngineKind::Snap => engine(snap::networks(artifact, args.threads, batch)?, timesteps),
         EngineKind::Ort => engine(ort::networks(artifact, args.threads)?, timesteps),
         EngineKind::Evaluator => {
@@ -85,6 +85,10 @@ pub fn open(artifact: &Artifact, args: EngineArgs, batch: usize) -> Result<AnyEn
             }
             let graphs = read_back::graphs(artifact, batch)?;
             engine(graphs.map(EvaluatorNetwork::new), timesteps)
+        }
+        EngineKind::Coreml => {
+            let message = "Core ML makes whole runs only, which `snapc validate` compares";
+            Err(Failure::usage(message).help("`snap-run generate` and `snap-run bench` run it"))
         }
     }
 }

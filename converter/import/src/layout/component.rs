@@ -119,7 +119,7 @@ pub(super) fn component_weights(
     if *sharded {
         return shards(folder, component, name);
     }
-    let file = WeightFile::open(&folder.at(name), name)?;
+    let file = folder.weights(name)?;
     let keys = file.keys().map(|key| (key.to_owned(), 0)).collect();
     Ok(FolderWeights {
         component,
@@ -157,11 +157,10 @@ fn shards(
             return Err(wrong("is not a plain .safetensors file name"));
         }
         let name = format!("{}/{shard}", component.folder());
-        let path = folder.at(&name);
-        if !path.exists() {
+        if !folder.at(&name).exists() {
             return Err(wrong("is missing; download all shards"));
         }
-        files.push(WeightFile::open(&path, &name)?);
+        files.push(folder.weights(&name)?);
     }
     let mut keys = BTreeMap::new();
     for (i, file) in files.iter().enumerate() {

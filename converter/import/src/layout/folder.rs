@@ -1,5 +1,6 @@
 //! The diffusers layout: `model_index.json` and one folder per component.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use crate::config::{
 };
 use crate::error::ImportError;
 use crate::small_file::read_small_file;
+use crate::weight_file::WeightFile;
 
 /// Tokenizer files that a CLIP tokenizer cannot do without.
 const TOKENIZER: [&str; 2] = ["vocab.json", "merges.txt"];
@@ -29,7 +31,10 @@ pub(crate) fn open_folder(
     path: &Path,
     options: &ImportOptions,
 ) -> Result<StoredPipeline, ImportError> {
-    let folder = Folder { path };
+    let folder = Folder {
+        path,
+        sources: RefCell::default(),
+    };
     let mut files = BTreeMap::new();
     let index = folder.json(
         "model_index.json",
@@ -62,10 +67,13 @@ pub(crate) fn open_folder(
     }
     folder.tokenizer(&index, &mut files, &mut notes)?;
     let mut weights = |component| component_weights(&folder, component, &mut notes);
+    let text_encoder_weights = Box::new(weights(Component::TextEncoder)?);
+    let unet_weights = Box::new(weights(Component::Unet)?);
+    let vae_weights = Box::new(weights(Component::Vae)?);
     Ok(StoredPipeline {
-        text_encoder_weights: Box::new(weights(Component::TextEncoder)?),
-        unet_weights: Box::new(weights(Component::Unet)?),
-        vae_weights: Box::new(weights(Component::Vae)?),
+        text_encoder_weights,
+        unet_weights,
+        vae_weights,
         text_encoder,
         unet,
         unet_config_name,
@@ -73,6 +81,7 @@ pub(crate) fn open_folder(
         scheduler,
         strays: Vec::new(),
         files,
+        sources: folder.sources.into_inner(),
         notes,
     })
 }
@@ -108,6 +117,8 @@ fn check_classes(index: &Map<String, Value>) -> Result<(), ImportError> {
 /// A pipeline folder.
 pub(super) struct Folder<'a> {
     path: &'a Path,
+    /// Every file that was read.
+    sources: RefCell<Vec<PathBuf>>,
 }
 
 impl Folder<'_> {
@@ -122,11 +133,26 @@ impl Folder<'_> {
     /// # Errors
     /// When there is one that cannot be read, is not a regular file or is too large.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, ImportError> {
-        match read_small_file(&self.at(name)) {
-            Ok(bytes) => Ok(Some(bytes)),
+        let path = self.at(name);
+        match read_small_file(&path) {
+            Ok(bytes) => {
+                self.sources.borrow_mut().push(path);
+                Ok(Some(bytes))
+            }
             Err(ImportError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Opens a file of weights.
+    ///
+    /// # Errors
+    /// When it cannot be mapped or is not a safetensors file.
+    pub(super) fn weights(&self, name: &str) -> Result<WeightFile, ImportError> {
+        let path = self.at(name);
+        let file = WeightFile::open(&path, name)?;
+        self.sources.borrow_mut().push(path);
+        Ok(file)
     }
 
     /// A JSON object, whose bytes are kept among the pipeline's files.

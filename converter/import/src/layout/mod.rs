@@ -32,6 +32,8 @@ pub(crate) struct StoredPipeline {
     pub(crate) strays: Vec<WeightIssue>,
     /// Files that go with an artifact, by path in the pipeline folder.
     pub(crate) files: std::collections::BTreeMap<String, Vec<u8>>,
+    /// Every file that was read to know all of this.
+    pub(crate) sources: Vec<std::path::PathBuf>,
     /// What the user should know about how the checkpoint was read.
     pub(crate) notes: Vec<String>,
 }

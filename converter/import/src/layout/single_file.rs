@@ -90,6 +90,8 @@ pub(crate) fn open_single_file(
     let release = Release::of(&file, path)?;
     let stock = if release == Release::Sd2 { SD2 } else { SD1 };
     let sections = PipelineConfig::new(stock, options.config.as_deref())?;
+    let sources = std::iter::once(path.to_owned());
+    let sources = sources.chain(options.config.clone()).collect();
     let mut notes = Vec::new();
     let mut scheduler_map = sections.section("scheduler")?;
     let mut unet_map = sections.section("unet")?;
@@ -150,6 +152,7 @@ pub(crate) fn open_single_file(
         vae,
         scheduler,
         files,
+        sources,
         notes,
     })
 }

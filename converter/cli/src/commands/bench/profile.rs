@@ -44,10 +44,10 @@ impl Profiler {
         args: EngineArgs,
         batch: usize,
     ) -> Result<(AnyEngine, Self), Failure> {
-        if args.engine != EngineKind::Snap {
+        if args.kind() != EngineKind::Snap {
             let message = format!(
                 "the engine {} does not tell what its time goes to",
-                args.engine.name()
+                args.kind().name()
             );
             return Err(Failure::usage(message).help("use --engine snap, or leave --profile out"));
         }

@@ -151,12 +151,16 @@ fn step(pass: &str, options: Value) -> Step {
 /// # Errors
 /// When the file cannot be read or is not JSON.
 pub fn plan(word: &str) -> Result<Value, Failure> {
-    if !word.ends_with(".json") {
+    let Some(path) = plan_file(word) else {
         return Ok(Value::from(word));
-    }
-    let path = Path::new(word);
+    };
     let text = std::fs::read_to_string(path).map_err(|e| Failure::read(path, e))?;
     serde_json::from_str(&text).map_err(|e| Failure::usage(format!("plan '{word}': {e}")))
+}
+
+/// The file that `--plan` names, if it is not the name of a plan.
+pub fn plan_file(word: &str) -> Option<&Path> {
+    word.ends_with(".json").then(|| Path::new(word))
 }
 
 /// The bound of `--weight-budget`: megabytes or decibels.

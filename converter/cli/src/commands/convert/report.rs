@@ -13,6 +13,9 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::table::{Table, bytes, count, seconds};
 
+use super::settings::Settings;
+use super::up_to_date::Unchanged;
+
 /// A graph on its way.
 pub struct GraphReport {
     name: String,
@@ -130,6 +133,7 @@ impl Report {
             "precision": self.precision,
             "passes": self.passes,
             "dry_run": self.dry_run,
+            "unchanged": false,
             "output": self.output,
             "graphs": self.graphs.iter().map(GraphReport::document).collect::<Vec<_>>(),
             "stages": stages.collect::<Vec<_>>(),
@@ -193,6 +197,31 @@ impl Report {
         });
         text
     }
+}
+
+/// Tells that an artifact is what the conversion would write.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn unchanged(
+    settings: &Settings,
+    artifact: &Unchanged,
+    output: &Output,
+) -> Result<(), Failure> {
+    let document = json!({
+        "command": "convert",
+        "target": settings.target.name(),
+        "dry_run": false,
+        "unchanged": true,
+        "output": settings.output,
+        "files": artifact.files(),
+        "bytes": artifact.bytes(),
+    });
+    let path = settings.required_output()?.display();
+    output.result(&document, || {
+        let bytes = bytes(artifact.bytes());
+        format!("{path}: unchanged, {} files, {bytes}\n", artifact.files())
+    })
 }
 
 fn pass_table(reports: &[PassReport]) -> String {

@@ -1,12 +1,16 @@
 //! What a conversion is asked to do, after flags, settings file and defaults have been put together.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use snapc_ir::{DType, Program};
+use snapc_target::manifest::FILE_NAME;
 use snapc_target::{EmitOptions, Precision, Target, WeightForm};
 
 use crate::args::{CheckpointArgs, ConvertArgs, ConvertFlags};
 use crate::config;
+use crate::depfile;
 use crate::failure::Failure;
 use crate::targets;
 
@@ -14,6 +18,8 @@ use super::recipe::{self, Recipe};
 
 /// What a conversion is asked to do.
 pub struct Settings {
+    /// What to convert.
+    pub input: PathBuf,
     /// What to write.
     pub target: &'static dyn Target,
     /// Where to; may be absent in a dry run.
@@ -22,6 +28,8 @@ pub struct Settings {
     pub emit: EmitOptions,
     /// What is done to the graphs.
     pub recipe: Recipe,
+    /// The file that the plan is read from, when it is.
+    pub plan_file: Option<PathBuf>,
     /// Reference file with inputs to run the graphs on.
     pub calibration: Option<PathBuf>,
     /// Where the changed checkpoint goes.
@@ -32,6 +40,10 @@ pub struct Settings {
     pub depfile: Option<PathBuf>,
     /// Whether an existing artifact is replaced.
     pub force: bool,
+    /// Whether nothing is done when the artifact is up to date.
+    pub if_changed: bool,
+    /// The flags that decide what the artifact is, by name; files that they name count by their content.
+    pub deciding: BTreeMap<String, Value>,
 }
 
 impl Settings {
@@ -44,6 +56,10 @@ impl Settings {
         if let Some(path) = &args.config {
             flags = flags.or(config::read(path)?);
         }
+        let Some(input) = flags.checkpoint.clone() else {
+            return Err(Failure::usage("no checkpoint is given")
+                .help("name a folder or file, or set `checkpoint` in the settings file"));
+        };
         let Some(target) = flags.target.as_deref() else {
             let known = targets::names().collect::<Vec<_>>().join(", ");
             return Err(
@@ -89,15 +105,19 @@ impl Settings {
         };
         check_together(&flags)?;
         let settings = Settings {
+            input,
             target,
             emit,
             recipe,
+            plan_file: plan_file(&flags),
             calibration: flags.calibration.clone(),
             export: flags.export_checkpoint.clone(),
-            checkpoint: flags.checkpoint(),
+            checkpoint: flags.checkpoint_args(),
+            deciding: deciding(&flags, args.pass_limit),
             output: flags.output,
             depfile: flags.depfile,
-            force: flags.force,
+            force: flags.force || flags.if_changed,
+            if_changed: flags.if_changed,
         };
         if !args.dry_run && !args.list_passes {
             settings.required_output()?;
@@ -112,6 +132,21 @@ impl Settings {
     pub fn required_output(&self) -> Result<&Path, Failure> {
         let missing = || Failure::usage("no output is given").help("-o names the folder to write");
         self.output.as_deref().ok_or_else(missing)
+    }
+
+    /// Writes the dependency file, if one is asked for; one that says the same stays as it is.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_depfile(&self, dependencies: &[PathBuf]) -> Result<(), Failure> {
+        let (Some(path), Some(dir)) = (&self.depfile, &self.output) else {
+            return Ok(());
+        };
+        let rule = depfile::rule(&dir.join(FILE_NAME), dependencies);
+        if std::fs::read(path).is_ok_and(|found| found == rule) {
+            return Ok(());
+        }
+        std::fs::write(path, rule).map_err(|e| Failure::write(path, e))
     }
 
     /// The options for a program that has gone through the passes: their precision is what the passes made of it.
@@ -135,6 +170,40 @@ impl Settings {
             ..self.emit.clone()
         })
     }
+}
+
+/// Flags that do not decide what the artifact is, or name a file whose content does.
+const NOT_DECIDING: [&str; 8] = [
+    "checkpoint",
+    "output",
+    "calibration",
+    "export-checkpoint",
+    "component-config",
+    "depfile",
+    "force",
+    "if-changed",
+];
+
+/// The flags of [`Settings::deciding`]. One that is given counts as another than none, even where it gives the default.
+fn deciding(flags: &ConvertFlags, pass_limit: Option<usize>) -> BTreeMap<String, Value> {
+    let flags_as_keys = serde_json::to_value(flags).expect("the flags have string keys only");
+    let Value::Object(mut given) = flags_as_keys else {
+        unreachable!("flags are a struct");
+    };
+    given.retain(|name, value| !value.is_null() && !NOT_DECIDING.contains(&name.as_str()));
+    if plan_file(flags).is_some() {
+        given.remove("plan");
+    }
+    if let Some(limit) = pass_limit {
+        given.insert("pass-limit".to_owned(), limit.into());
+    }
+    given.into_iter().collect()
+}
+
+/// The file that `--plan` names, if it is not a word.
+fn plan_file(flags: &ConvertFlags) -> Option<PathBuf> {
+    let plan = flags.plan.as_deref();
+    plan.and_then(recipe::plan_file).map(Path::to_owned)
 }
 
 /// The optimization level when none is given.
@@ -182,6 +251,10 @@ fn check_together(flags: &ConvertFlags) -> Result<(), Failure> {
                 .help("give one or the other"),
         );
     }
+    if flags.export_checkpoint.is_some() && flags.if_changed {
+        let message = "--export-checkpoint writes a new folder, and --if-changed may write nothing";
+        return Err(Failure::usage(message).help("export in a run of its own"));
+    }
     if flags.export_checkpoint.is_some() && flags.plan.is_none() && flags.prune_vae.is_none() {
         let message =
             "--export-checkpoint writes what --plan and --prune-vae make, and neither is given";
@@ -201,5 +274,39 @@ fn precision_of(program: &Program) -> Precision {
         Precision::F16
     } else {
         Precision::F32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_that_name_places_do_not_decide() {
+        let flags = ConvertFlags {
+            checkpoint: Some("in".into()),
+            output: Some("out".into()),
+            depfile: Some("out.d".into()),
+            steps: Some(4),
+            precision: Some(Precision::F32),
+            plan: Some("plan.json".to_owned()),
+            if_changed: true,
+            ..ConvertFlags::default()
+        };
+        let known = |flags: &ConvertFlags| {
+            let names = deciding(flags, Some(3)).into_keys();
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(known(&flags), "chunk-unet pass-limit precision steps");
+        let named = ConvertFlags {
+            plan: Some("snapfusion".to_owned()),
+            ..flags
+        };
+        assert_eq!(known(&named), "chunk-unet pass-limit plan precision steps");
+        assert_eq!(deciding(&named, None)["precision"], "f32");
+        let keys = serde_json::to_value(ConvertFlags::default()).unwrap();
+        for name in NOT_DECIDING {
+            assert!(keys.get(name).is_some(), "{name} is a flag");
+        }
     }
 }

@@ -1,0 +1,1 @@
+../SnapcConvert/SnapcTool.swift
