@@ -141,6 +141,7 @@ impl Checkpoint {
             vae,
             scheduler,
             files,
+            about,
             ..
         } = &self.stored;
         PipelineSpec {
@@ -154,6 +155,7 @@ impl Checkpoint {
             },
             tokens: text_encoder.max_position_embeddings,
             files: files.clone(),
+            about: about.clone(),
         }
     }
 }

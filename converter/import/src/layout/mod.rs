@@ -32,6 +32,8 @@ pub(crate) struct StoredPipeline {
     pub(crate) strays: Vec<WeightIssue>,
     /// Files that go with an artifact, by path in the pipeline folder.
     pub(crate) files: std::collections::BTreeMap<String, Vec<u8>>,
+    /// What the checkpoint says about itself.
+    pub(crate) about: snapc_ir::About,
     /// What the user should know about how the checkpoint was read.
     pub(crate) notes: Vec<String>,
 }
