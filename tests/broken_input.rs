@@ -445,7 +445,7 @@ fn settings_files_that_are_wrong() {
             "unknown precision 'f8'; choose one of f16, f32",
         ),
         ("steps = 'many'", "invalid type"),
-        ("min-ios = 12", "choose 16, 17 or 18"),
+        ("min-ios = 12", "choose 16, 17, 18 or 26"),
         ("steps = ", "line 1"),
     ] {
         fs::write(&settings, text).unwrap();

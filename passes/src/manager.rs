@@ -197,7 +197,7 @@ mod tests {
     use super::*;
     use snapc_ir::ops::{Cast, Silu};
     use snapc_ir::{
-        DType, LatentSpec, LazyTensor, PipelineSpec, PredictionType, SchedulerSpec, Shape,
+        About, DType, LatentSpec, LazyTensor, PipelineSpec, PredictionType, SchedulerSpec, Shape,
         TensorType, TimestepSpacing,
     };
     use std::cell::RefCell;
@@ -238,6 +238,7 @@ mod tests {
                 latent,
                 tokens: 77,
                 files: BTreeMap::new(),
+                about: About::default(),
             },
         }
     }

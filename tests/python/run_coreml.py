@@ -159,6 +159,8 @@ OPERATIONS = {
     "sigmoid": sigmoid,
     "silu": lambda x: x * sigmoid(x),
     "gelu": gelu,
+    "round": np.rint,
+    "clip": lambda x, alpha, beta: np.clip(x, alpha, beta),
     "identity": lambda x: x,
     "cast": lambda x, dtype: x,
     "softmax": softmax,

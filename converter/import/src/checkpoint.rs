@@ -146,6 +146,7 @@ impl Checkpoint {
             vae,
             scheduler,
             files,
+            about,
             ..
         } = &self.stored;
         PipelineSpec {
@@ -159,6 +160,7 @@ impl Checkpoint {
             },
             tokens: text_encoder.max_position_embeddings,
             files: files.clone(),
+            about: about.clone(),
         }
     }
 }

@@ -21,6 +21,7 @@
 
 #![deny(unsafe_code)]
 
+mod about;
 mod checkpoint;
 pub mod config;
 mod error;

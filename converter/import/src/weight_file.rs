@@ -1,6 +1,6 @@
 //! One safetensors file: its header, and its tensors as slices of the mapped file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
@@ -26,6 +26,7 @@ pub(crate) struct WeightFile {
     name: String,
     buffer: ByteBuffer,
     entries: BTreeMap<String, Entry>,
+    metadata: HashMap<String, String>,
 }
 
 impl WeightFile {
@@ -69,12 +70,18 @@ impl WeightFile {
             name: name.to_owned(),
             buffer,
             entries,
+            metadata: metadata.metadata().clone().unwrap_or_default(),
         })
     }
 
     /// What the file is called in messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the header says beside the tensors.
+    pub(crate) fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
     }
 
     /// All keys, sorted.

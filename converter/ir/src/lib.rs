@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod about;
 pub mod cost;
 pub mod eval;
 mod graph;
@@ -21,6 +22,7 @@ pub mod verify;
 mod view;
 mod weight;
 
+pub use about::{About, StatementTooLong};
 pub use graph::{
     BuildError, Graph, GraphInput, GraphOutput, Node, NodeId, Rebuild, Value, ValueDef, ValueId,
     Weight, WeightId,

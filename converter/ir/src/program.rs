@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::about::About;
 use crate::graph::Graph;
 
 /// What the UNet predicts.
@@ -109,6 +110,8 @@ pub struct PipelineSpec {
     /// Files of the checkpoint that go with an artifact unchanged (configs, tokenizer), by path relative to the
     /// pipeline folder with `/` between parts, e.g. `tokenizer/vocab.json`.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// What people are told about the model.
+    pub about: About,
 }
 
 /// A pipeline: graphs in the order they run, and the facts around them.

@@ -29,13 +29,14 @@ pub struct ArtifactFile {
 pub struct Feature {
     /// Name.
     pub name: String,
-    /// Element type, as in the IR (`f16`, `i32`).
+    /// Element type, as in the IR (`f16`, `i32`); `u8` for an image.
     pub dtype: String,
     /// Dimensions; `N` is the open batch.
     pub shape: Vec<String>,
     /// What it is for, where the interface has features that diffusers has not: `token-ids`, `text-embeddings`,
     /// `pooled-text-embedding`, `text-projection` (an output of the text encoder that the UNet takes as it is), `latents`,
-    /// `step-index` (the position of the timestep among the manifest's), `timestep`, `prediction`, `picture`.
+    /// `step-index` (the position of the timestep among the manifest's), `timestep`, `prediction`, `picture`; `picture-rgb` for an
+    /// image in place of an array.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
 }

@@ -80,7 +80,9 @@ pub(crate) fn describe_roles(graphs: &mut [EmittedGraph]) {
             feature.role = input_role(name, &feature.name, &texts).map(str::to_owned);
         }
         for feature in &mut graph.outputs {
-            feature.role = output_role(name, &feature.name).map(str::to_owned);
+            // An image has said so when it was written.
+            let role = || output_role(name, &feature.name).map(str::to_owned);
+            feature.role = feature.role.take().or_else(role);
         }
     }
 }

@@ -21,6 +21,7 @@ mod legalize;
 pub mod manifest;
 mod mapped;
 mod options;
+mod picture;
 mod progress;
 pub mod schedule;
 pub mod stream;
@@ -36,7 +37,11 @@ pub use integrity::check_files;
 pub use interface::check_interface;
 pub use legalize::legalize;
 pub use mapped::MappedFile;
-pub use options::{AttentionForm, EmitOptions, Interface, Precision, UnknownChoice, WeightForm};
+pub use options::{
+    AttentionForm, EmitOptions, IOS_VERSIONS, Interface, Precision, UnknownChoice, WeightForm,
+    alternatives,
+};
+pub use picture::{PICTURE_ROLE, from_picture_levels, picture_levels};
 pub use progress::{Progress, Silent};
 pub use target::{Capabilities, Finding, Target};
 pub use verified::VerifiedProgram;

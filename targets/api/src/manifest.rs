@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use snapc_ir::{LatentSpec, PipelineSpec, SchedulerSpec};
+use snapc_ir::{About, LatentSpec, PipelineSpec, SchedulerSpec};
 
 use crate::artifact::{ArtifactFile, Emitted, EmittedGraph, write_file};
 use crate::error::TargetError;
@@ -34,6 +34,9 @@ pub struct Manifest {
     /// How the weights of products are stored, when it is not in the precision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
+    /// What people are told about the model; absent when nobody has stated anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<AboutRecord>,
     /// Names and shapes of the features: `plain`, `apple` or `snap`.
     pub interface: String,
     /// Form of attention that was asked for.
@@ -82,6 +85,41 @@ pub struct PassEffect {
     pub weight_bytes: [u64; 2],
     /// Predicted peak of the values at batch 1, in bytes.
     pub peak_activation_bytes: [u64; 2],
+}
+
+/// [`About`] in the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AboutRecord {
+    /// What the model is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// Under which licence it may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// Its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+impl AboutRecord {
+    /// The record of what is stated; `None` when nothing is.
+    fn of(about: &About) -> Option<Self> {
+        let About {
+            description,
+            author,
+            license,
+            version,
+        } = about.clone();
+        (*about != About::default()).then_some(AboutRecord {
+            description,
+            author,
+            license,
+            version,
+        })
+    }
 }
 
 /// [`SchedulerSpec`] in the manifest, with the keys of diffusers' scheduler configs.
@@ -175,6 +213,7 @@ impl Manifest {
             target: target.to_owned(),
             precision: options.precision.name().to_owned(),
             weights: options.weights.map(|form| form.name().to_owned()),
+            about: AboutRecord::of(&pipeline.about),
             interface: options.interface.name().to_owned(),
             attention: options.attention.name().to_owned(),
             min_ios: options.min_ios,
@@ -261,6 +300,10 @@ pub(crate) mod tests {
             },
             tokens: 77,
             files: BTreeMap::new(),
+            about: About {
+                license: Some("MIT".to_owned()),
+                ..About::default()
+            },
         };
         let sample = TensorType::new(DType::F16, Shape::batched(&[4, 64, 64]));
         let graph = EmittedGraph {
@@ -304,6 +347,8 @@ pub(crate) mod tests {
         assert_eq!(read.timesteps, [999, 749, 499, 249]);
         assert_eq!(read.graphs[0].inputs[0].shape, ["N", "4", "64", "64"]);
         assert_eq!(read.min_ios, None);
+        let license = read.about.and_then(|about| about.license);
+        assert_eq!(license.as_deref(), Some("MIT"));
         let text = fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
         assert!(text.starts_with("{\n  \"schema_version\": 1,\n"), "{text}");
         assert!(text.contains("\"guidance\": 7.5,") && text.contains("\"beta_start\": 0.00085,"));

@@ -123,6 +123,18 @@ choice! {
     }
 }
 
+/// The major versions of iOS that [`EmitOptions::min_ios`] may be, oldest first.
+pub const IOS_VERSIONS: [u32; 4] = [16, 17, 18, 26];
+
+/// A list for people: `1, 2 or 3`.
+pub fn alternatives(list: &[impl fmt::Display]) -> String {
+    let words: Vec<String> = list.iter().map(ToString::to_string).collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
+}
+
 /// What the user chooses about an artifact.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmitOptions {
@@ -132,8 +144,8 @@ pub struct EmitOptions {
     pub weights: Option<WeightForm>,
     /// Names and shapes of the features.
     pub interface: Interface,
-    /// Lowest major version of iOS that has to load the artifact, for targets that depend on it; the target's own choice
-    /// when absent.
+    /// Lowest major version of iOS that has to load the artifact, one of [`IOS_VERSIONS`], for targets that depend on it; the
+    /// target's own choice when absent.
     pub min_ios: Option<u32>,
     /// How attention is written.
     pub attention: AttentionForm,
@@ -143,6 +155,8 @@ pub struct EmitOptions {
     pub guidance: f32,
     /// Whether the UNet is written in two chunks; Core ML only.
     pub chunk_unet: bool,
+    /// Whether the VAE decoder gives an RGB image in place of a multi-array; Core ML only.
+    pub image_output: bool,
     /// Batch size of every graph, for targets without a symbolic batch; the target's own choice when absent.
     pub batch: Option<usize>,
 }
@@ -151,7 +165,7 @@ impl EmitOptions {
     /// Refuses what only Core ML packages can have, for the other targets.
     ///
     /// # Errors
-    /// [`TargetError::Option`] for attention in the layout of the Neural Engine, and for a UNet in chunks.
+    /// [`TargetError::Option`] for attention in the layout of the Neural Engine, a UNet in chunks, and a picture as an image.
     pub fn refuse_core_ml_forms(&self) -> Result<(), TargetError> {
         if matches!(
             self.attention,
@@ -171,6 +185,12 @@ impl EmitOptions {
                 reason: "only Core ML packages are written in chunks".to_owned(),
             });
         }
+        if self.image_output {
+            return Err(TargetError::Option {
+                option: "--image-output",
+                reason: "only Core ML has outputs that are images".to_owned(),
+            });
+        }
         Ok(())
     }
 }
@@ -187,6 +207,7 @@ impl Default for EmitOptions {
             steps: 8,
             guidance: 7.5,
             chunk_unet: false,
+            image_output: false,
             batch: None,
         }
     }
@@ -195,6 +216,12 @@ impl Default for EmitOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn alternatives_read_as_a_sentence() {
+        assert_eq!(alternatives(&IOS_VERSIONS), "16, 17, 18 or 26");
+        assert_eq!(alternatives(&["one"]), "one");
+    }
 
     #[test]
     fn choices_print_and_parse() {

@@ -1,21 +1,21 @@
 //! Writing the artifact: one package per graph, and the tokenizer's files.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use prost::Message;
 use snapc_ir::{DType, Graph, TensorType};
 use snapc_target::{
-    EmitOptions, Emitted, EmittedGraph, Interface, Progress, TargetError, VerifiedProgram,
-    write_file,
+    EmitOptions, Emitted, EmittedGraph, Feature, Interface, PICTURE_ROLE, Progress, TargetError,
+    VerifiedProgram, write_file,
 };
 
+use crate::describe::Description;
 use crate::level::Level;
 use crate::lower::{IntegerFeatures, Lowered, lower};
 use crate::package;
 use crate::proto::{
-    ArrayDataType, ArrayFeatureType, FeatureDescription, FeatureType, Metadata, Model,
-    ModelDescription,
+    ArrayDataType, ArrayFeatureType, ColorSpace, FeatureDescription, FeatureType, ImageFeatureType,
+    Model, ModelDescription,
 };
 
 /// Files of the checkpoint's tokenizer that go with the packages, under their names beside them.
@@ -55,15 +55,12 @@ pub(crate) fn emit(
         .iter()
         .map(|graph| Ok((graph, lower(graph, level, integers, options.attention)?)))
         .collect::<Result<Vec<_>, TargetError>>()?;
+    let graphs: Vec<&Graph> = program.graphs().iter().map(|g| &**g).collect();
     let mut emitted = Emitted::default();
     for (graph, lowered) in lowered {
         let file = package_name(graph.name());
-        let facts = [
-            ("snapc.graph", graph.name()),
-            ("snapc.interface", options.interface.name()),
-            ("snapc.precision", options.precision.name()),
-        ];
-        let model = model_of(graph, &lowered, level, &facts);
+        let about = Description::new(graph, &graphs, options, program.pipeline());
+        let model = model_of(&lowered, level, &about);
         progress.start(&file, lowered.weights.len() + model.encoded_len() as u64);
         let files = package::write(dir, &file, graph.name(), &model, &lowered.weights, progress)?;
         emitted.files.extend(files);
@@ -71,7 +68,7 @@ pub(crate) fn emit(
             name: graph.name().to_owned(),
             file,
             inputs: Lowered::features(&lowered.inputs),
-            outputs: Lowered::features(&lowered.outputs),
+            outputs: outputs(&lowered, &about),
         });
     }
     for name in TOKENIZER_FILES {
@@ -83,40 +80,43 @@ pub(crate) fn emit(
     Ok(emitted)
 }
 
-/// The model file of a lowered graph, with facts about it for people.
-pub(crate) fn model_of(
-    graph: &Graph,
-    lowered: &Lowered,
-    level: Level,
-    facts: &[(&str, &str)],
-) -> Model {
-    let describe = |list: &[(String, TensorType)]| {
-        let features = list.iter().map(|(name, ty)| feature(name, ty));
-        features.collect()
+/// The outputs for the manifest.
+fn outputs(lowered: &Lowered, about: &Description<'_>) -> Vec<Feature> {
+    let mut features = Lowered::features(&lowered.outputs);
+    for feature in features.iter_mut().filter(|f| about.is_image(&f.name)) {
+        feature.dtype = DType::U8.name().to_owned();
+        feature.role = Some(PICTURE_ROLE.to_owned());
+    }
+    features
+}
+
+/// The model file of a lowered graph.
+pub(crate) fn model_of(lowered: &Lowered, level: Level, about: &Description<'_>) -> Model {
+    let input = |(name, ty): &(String, TensorType)| FeatureDescription {
+        name: name.clone(),
+        short_description: about.input(name, ty),
+        ty: Some(multi_array(ty)),
     };
-    let user_defined: BTreeMap<String, String> = facts
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect();
-    let metadata = Metadata {
-        short_description: format!("Stable Diffusion, {}", graph.name().replace('_', " ")),
-        version_string: env!("CARGO_PKG_VERSION").to_owned(),
-        author: "snapc".to_owned(),
-        user_defined,
-        ..Metadata::default()
+    let output = |(name, ty): &(String, TensorType)| FeatureDescription {
+        name: name.clone(),
+        short_description: about.output(name, ty),
+        ty: Some(match about.is_image(name) {
+            true => image(ty),
+            false => multi_array(ty),
+        }),
     };
     Model {
         specification_version: level.specification(),
         description: Some(ModelDescription {
-            input: describe(&lowered.inputs),
-            output: describe(&lowered.outputs),
-            metadata: Some(metadata),
+            input: lowered.inputs.iter().map(input).collect(),
+            output: lowered.outputs.iter().map(output).collect(),
+            metadata: Some(about.metadata()),
         }),
         ml_program: Some(lowered.program.clone()),
     }
 }
 
-fn feature(name: &str, ty: &TensorType) -> FeatureDescription {
+fn multi_array(ty: &TensorType) -> FeatureType {
     let data_type = match ty.dtype {
         DType::F16 => ArrayDataType::Float16,
         DType::F32 => ArrayDataType::Float32,
@@ -125,16 +125,31 @@ fn feature(name: &str, ty: &TensorType) -> FeatureDescription {
             unreachable!("lowering refuses such features")
         }
     };
-    let size = |n: &usize| i64::try_from(*n).expect("lowering refuses dimensions beyond 31 bits");
-    FeatureDescription {
-        name: name.to_owned(),
-        short_description: String::new(),
-        ty: Some(FeatureType {
-            multi_array: Some(ArrayFeatureType {
-                shape: ty.shape.bind(1).iter().map(size).collect(),
-                data_type: data_type as i32,
-            }),
-            is_optional: false,
+    FeatureType {
+        multi_array: Some(ArrayFeatureType {
+            shape: sizes(ty),
+            data_type: data_type as i32,
         }),
+        ..FeatureType::default()
     }
+}
+
+/// The image that a value `[1, 3, rows, columns]` of levels is.
+fn image(ty: &TensorType) -> FeatureType {
+    let [.., height, width] = sizes(ty)[..] else {
+        unreachable!("a picture has rows and columns");
+    };
+    FeatureType {
+        image: Some(ImageFeatureType {
+            width,
+            height,
+            color_space: ColorSpace::Rgb as i32,
+        }),
+        ..FeatureType::default()
+    }
+}
+
+fn sizes(ty: &TensorType) -> Vec<i64> {
+    let size = |n: &usize| i64::try_from(*n).expect("lowering refuses dimensions beyond 31 bits");
+    ty.shape.bind(1).iter().map(size).collect()
 }

@@ -10,13 +10,28 @@
 //! | VAEDecoder | `z` `[N,4,H,W]` | `image` f32 |
 //!
 //! The inputs without element type have that of the program: f16 as in Apple's packages, or f32 in a program of f32,
-//! whose point would be lost if its inputs were rounded.
+//! whose point would be lost if its inputs were rounded. Between chunks of the UNet, `apple` has floats in f32.
+//!
+//! With `--image-output`, the decoder's output is the image `image` in place of an array of values from -1 to 1.
 
 use snapc_ir::ops::{Cast, Reshape, Transpose};
 use snapc_ir::{
     BuildError, DType, Dim, Graph, Node, Op, Program, Rebuild, Shape, TensorType, ValueId,
 };
-use snapc_target::{EmitOptions, Interface, Precision, TargetError, bind_batch, check_interface};
+use snapc_target::{
+    EmitOptions, Interface, Precision, TargetError, bind_batch, check_interface, picture_levels,
+};
+
+/// The graph that makes pictures.
+const DECODER: &str = "vae_decoder";
+
+/// Name of the decoder's output when it is an image; no other feature of a Stable Diffusion pipeline that is no array has it.
+const IMAGE: &str = "image";
+
+/// Whether an output of a graph is an image.
+pub(crate) fn is_image(graph: &str, output: &str, options: &EmitOptions) -> bool {
+    options.image_output && (graph, output) == (DECODER, IMAGE)
+}
 
 /// Binds the batch and gives every graph the features of the options.
 ///
@@ -24,6 +39,7 @@ use snapc_target::{EmitOptions, Interface, Precision, TargetError, bind_batch, c
 /// When a graph does not take the bound batch or the changed inputs.
 pub(crate) fn apply(program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
     check_interface(&program, options)?;
+    check_image_output(options)?;
     let Program { graphs, pipeline } = program;
     let graphs = graphs.iter().map(|graph| {
         let batch = options.batch.unwrap_or(default_batch(graph.name()));
@@ -32,6 +48,22 @@ pub(crate) fn apply(program: Program, options: &EmitOptions) -> Result<Program, 
     });
     let graphs = graphs.collect::<Result<Vec<Graph>, TargetError>>()?;
     Ok(Program { graphs, pipeline })
+}
+
+/// Refuses an image where nobody would take it.
+fn check_image_output(options: &EmitOptions) -> Result<(), TargetError> {
+    let reason = match (options.interface, options.batch) {
+        _ if !options.image_output => return Ok(()),
+        (Interface::Apple, _) => {
+            "Apple's Swift package takes the picture as an array; choose --interface plain or snap"
+        }
+        (_, Some(batch)) if batch != 1 => "an image is one picture; the batch has to be 1",
+        _ => return Ok(()),
+    };
+    Err(TargetError::Option {
+        option: "--image-output",
+        reason: reason.to_owned(),
+    })
 }
 
 /// The UNet runs both halves of the guidance at once; the others run once per prompt or image.
@@ -59,6 +91,9 @@ fn with_features(graph: &Graph, batch: usize, options: &EmitOptions) -> Result<G
         let value = copy_with_batch(&mut rebuild, node)?;
         rebuild.bind(node.result, value);
     }
+    if options.image_output && graph.name() == DECODER {
+        return with_image(graph, rebuild);
+    }
     if options.interface != Interface::Apple {
         return rebuild.finish();
     }
@@ -76,6 +111,16 @@ fn with_features(graph: &Graph, batch: usize, options: &EmitOptions) -> Result<G
         graph.output(name, value);
     }
     Ok(graph)
+}
+
+/// The decoder with an image for its output, which is its only one.
+fn with_image(graph: &Graph, mut rebuild: Rebuild<'_>) -> Result<Graph, BuildError> {
+    for output in graph.outputs() {
+        let value = rebuild.operand(output.value)?;
+        let levels = picture_levels(&mut rebuild.graph, value, IMAGE)?;
+        rebuild.graph.output(IMAGE, levels);
+    }
+    Ok(rebuild.graph)
 }
 
 /// A scalar becomes a vector of one element, which the operators that take timesteps take as well.

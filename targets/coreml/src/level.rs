@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use snapc_target::{EmitOptions, TargetError};
+use snapc_target::{EmitOptions, IOS_VERSIONS, TargetError, alternatives};
 
 /// An iOS release and the format version and operation set it brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,11 +13,13 @@ pub enum Level {
     Ios17,
     /// iOS 18, macOS 15: `scaled_dot_product_attention`.
     Ios18,
+    /// iOS 26, macOS 26: no operation that the levels before lack.
+    Ios26,
 }
 
 impl Level {
     /// Every level, oldest first.
-    pub const ALL: [Level; 3] = [Level::Ios16, Level::Ios17, Level::Ios18];
+    pub const ALL: [Level; 4] = [Level::Ios16, Level::Ios17, Level::Ios18, Level::Ios26];
 
     /// The major version of iOS.
     pub fn ios(self) -> u32 {
@@ -25,6 +27,7 @@ impl Level {
             Level::Ios16 => 16,
             Level::Ios17 => 17,
             Level::Ios18 => 18,
+            Level::Ios26 => 26,
         }
     }
 
@@ -34,6 +37,7 @@ impl Level {
             Level::Ios16 => 7,
             Level::Ios17 => 8,
             Level::Ios18 => 9,
+            Level::Ios26 => 10,
         }
     }
 
@@ -43,6 +47,7 @@ impl Level {
             Level::Ios16 => "CoreML6",
             Level::Ios17 => "CoreML7",
             Level::Ios18 => "CoreML8",
+            Level::Ios26 => "CoreML9",
         }
     }
 
@@ -68,7 +73,10 @@ impl Level {
         let found = Level::ALL.into_iter().find(|l| l.ios() == version);
         found.ok_or_else(|| TargetError::Option {
             option: "--min-ios",
-            reason: format!("iOS {version} has no package format here; choose 16, 17 or 18"),
+            reason: format!(
+                "iOS {version} has no package format here; choose {}",
+                alternatives(&IOS_VERSIONS)
+            ),
         })
     }
 }
@@ -90,8 +98,14 @@ mod tests {
             .to_vec();
         assert_eq!(
             pairs,
-            [(16, 7, "CoreML6"), (17, 8, "CoreML7"), (18, 9, "CoreML8")]
+            [
+                (16, 7, "CoreML6"),
+                (17, 8, "CoreML7"),
+                (18, 9, "CoreML8"),
+                (26, 10, "CoreML9")
+            ]
         );
+        assert_eq!(Level::ALL.map(Level::ios), IOS_VERSIONS);
         assert_eq!(Level::of_specification(9), Some(Level::Ios18));
         assert_eq!(Level::of_specification(6), None);
         let old = EmitOptions {
@@ -99,6 +113,6 @@ mod tests {
             ..EmitOptions::default()
         };
         let error = Level::of(&old).unwrap_err().to_string();
-        assert!(error.contains("choose 16, 17 or 18"), "{error}");
+        assert!(error.contains("choose 16, 17, 18 or 26"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The Core ML target: ML Program packages for iOS 16, 17 and 18.
+//! The Core ML target: ML Program packages for iOS 16, 17, 18 and 26.
 //!
 //! [`CoreMl`] implements [`snapc_target::Target`]. Lowering turns a legalized graph into MIL; the package writer streams the
 //! weights; the verifier reads packages back from disk and checks the rules of the format ([`verify::RULES`]), among them
@@ -15,7 +15,9 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod chunks;
 mod compressed;
+mod describe;
 mod emit;
 mod interface;
 mod level;
@@ -78,23 +80,20 @@ fn planned_weight_bytes(graph: &Graph, level: Level) -> u64 {
     file.len()
 }
 
-/// The program with the UNet in two chunks.
-fn in_chunks(program: Program) -> Result<Program, TargetError> {
-    let Program { graphs, pipeline } = program;
-    let mut chunked = Vec::new();
-    for graph in graphs {
-        if graph.name() != "unet" {
-            chunked.push(graph);
-            continue;
+/// Refuses attention as one operation at a level that lacks it, before the graphs are changed for it.
+fn refuse_attention(program: &Program, level: Level) -> Result<(), TargetError> {
+    for graph in &program.graphs {
+        let mut nodes = graph.nodes().iter();
+        if let Some(node) = nodes.find(|n| matches!(n.op, Op::Attention(_))) {
+            return Err(TargetError::Unsupported {
+                graph: graph.name().to_owned(),
+                node: node.name.clone(),
+                op: node.op.name(),
+                reason: format!("--attention sdpa needs --min-ios 18, not {}", level.ios()),
+            });
         }
-        let chunks = snapc_target::cut(&graph)?.ok_or_else(|| TargetError::Option {
-            option: "--chunk-unet",
-            reason: "the UNet has no place to cut".to_owned(),
-        })?;
-        chunked.extend(chunks);
     }
-    let graphs = chunked;
-    Ok(Program { graphs, pipeline })
+    Ok(())
 }
 
 impl Target for CoreMl {
@@ -129,14 +128,11 @@ impl Target for CoreMl {
     fn prepare(&self, program: Program, options: &EmitOptions) -> Result<Program, TargetError> {
         let level = Level::of(options)?;
         if options.attention == AttentionForm::Sdpa && level < Level::Ios18 {
-            return Err(TargetError::Option {
-                option: "--attention",
-                reason: format!("sdpa needs --min-ios 18, not {}", level.ios()),
-            });
+            refuse_attention(&program, level)?;
         }
         let program = interface::apply(program, options)?;
         match options.chunk_unet {
-            true => in_chunks(program),
+            true => chunks::in_chunks(program, options.interface),
             false => Ok(program),
         }
     }

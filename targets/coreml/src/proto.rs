@@ -56,9 +56,11 @@ pub(crate) struct Metadata {
     pub user_defined: BTreeMap<String, String>,
 }
 
-/// Type of a feature; only multi-arrays are used.
+/// Type of a feature; only multi-arrays and images are used, of which it has one.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct FeatureType {
+    #[prost(message, optional, tag = "4")]
+    pub image: Option<ImageFeatureType>,
     #[prost(message, optional, tag = "5")]
     pub multi_array: Option<ArrayFeatureType>,
     #[prost(bool, tag = "1000")]
@@ -72,6 +74,28 @@ pub(crate) struct ArrayFeatureType {
     pub shape: Vec<i64>,
     #[prost(enumeration = "ArrayDataType", tag = "2")]
     pub data_type: i32,
+}
+
+/// Size and channels of an image.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ImageFeatureType {
+    #[prost(int64, tag = "1")]
+    pub width: i64,
+    #[prost(int64, tag = "2")]
+    pub height: i64,
+    #[prost(enumeration = "ColorSpace", tag = "3")]
+    pub color_space: i32,
+}
+
+/// Channels of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub(crate) enum ColorSpace {
+    Invalid = 0,
+    Grayscale = 10,
+    Rgb = 20,
+    Bgr = 30,
+    GrayscaleFloat16 = 40,
 }
 
 /// Element type of a multi-array.

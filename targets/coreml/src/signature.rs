@@ -153,6 +153,18 @@ pub(crate) const SIGNATURES: &[Signature] = &[
     unary("sqrt"),
     unary("sigmoid"),
     unary("silu"),
+    unary("round"),
+    Signature {
+        same_type: &["x", "alpha", "beta"],
+        ..signature(
+            "clip",
+            &[
+                required("x", Kind::Tensor(FLOAT)),
+                required("alpha", Kind::Scalar(FLOAT)),
+                required("beta", Kind::Scalar(FLOAT)),
+            ],
+        )
+    },
     signature("identity", &[required("x", Kind::Tensor(ANY))]),
     signature(
         "gelu",

@@ -287,7 +287,7 @@ fn the_artifact_is_complete_reported_and_the_same_every_time() {
 #[test]
 fn options_that_no_level_has_are_refused() {
     let prepare = |options: EmitOptions| {
-        let program = foreign_reader::program(Vec::new());
+        let program = optimized("tiny", Precision::F16);
         CoreMl.prepare(program, &options).unwrap_err().to_string()
     };
     let sdpa = EmitOptions {
@@ -296,8 +296,21 @@ fn options_that_no_level_has_are_refused() {
     };
     assert_eq!(
         prepare(sdpa),
-        "option '--attention': sdpa needs --min-ios 18, not 17"
+        "graph 'text_encoder', node 'text_model.encoder.layers.0.self_attn': attention is not supported by this target: \
+         --attention sdpa needs --min-ios 18, not 17"
     );
+    let image = |interface: Interface, batch: Option<usize>| {
+        prepare(EmitOptions {
+            image_output: true,
+            interface,
+            batch,
+            ..EmitOptions::default()
+        })
+    };
+    let refused = "option '--image-output': Apple's Swift package takes the picture as an array";
+    assert!(image(Interface::Apple, None).starts_with(refused));
+    let refused = "option '--image-output': an image is one picture";
+    assert!(image(Interface::Plain, Some(2)).starts_with(refused));
     let old = EmitOptions {
         min_ios: Some(15),
         ..EmitOptions::default()

@@ -63,6 +63,43 @@ fn ids_are_those_of_transformers() {
     );
 }
 
+/// What prompts are made of stands in the corpus, each often enough that a rule for it shows.
+#[test]
+fn the_corpus_has_every_kind_of_text() {
+    let corpus = String::from_utf8(read("tokenizer/corpus.jsonl")).unwrap();
+    let lines = corpus.lines().map(|line| {
+        let (text, _, ids): (String, String, Vec<u32>) = serde_json::from_str(line).unwrap();
+        (text, ids)
+    });
+    let texts: BTreeMap<String, Vec<u32>> = lines.collect();
+    let count = |is: &dyn Fn(&str) -> bool| texts.keys().filter(|text| is(text)).count();
+    let has = |is: fn(char) -> bool| count(&|text| text.chars().any(is));
+    let contraction = |text: &str| {
+        let text = text.to_lowercase();
+        ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"]
+            .iter()
+            .any(|end| text.contains(end))
+    };
+    let accent =
+        |c: char| ('\u{c0}'..='\u{24f}').contains(&c) || ('\u{300}'..='\u{36f}').contains(&c);
+    let cjk = |c: char| matches!(c, '\u{3040}'..='\u{30ff}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}');
+    let kinds = [
+        ("punctuation", has(|c| c.is_ascii_punctuation())),
+        ("digits", has(|c| c.is_ascii_digit())),
+        ("contractions", count(&contraction)),
+        ("emoji", has(|c| ('\u{1f300}'..='\u{1faff}').contains(&c))),
+        ("Chinese, Japanese and Korean", has(cjk)),
+        ("accents", has(accent)),
+    ];
+    for (kind, found) in kinds {
+        assert!(found >= 100, "{kind}: {found} strings");
+    }
+    assert!(texts.contains_key("") && texts.contains_key(" "));
+    // Start, 75 tokens of the text, and the end, which the corpus leaves out where it is the padding as well.
+    let cut = texts.values().filter(|ids| ids.len() >= 76);
+    assert!(cut.count() >= 30);
+}
+
 #[test]
 fn the_vocabulary_of_the_checkpoint_follows_from_its_merges() {
     let json = read("tiny/tokenizer/vocab.json");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use snapc_target::{AttentionForm, Interface, Precision, WeightForm};
+use snapc_target::{AttentionForm, IOS_VERSIONS, Interface, Precision, WeightForm};
 
 use super::{CheckpointArgs, Prediction, Size};
 
@@ -86,8 +86,8 @@ pub struct ConvertFlags {
     #[arg(long, value_parser = choice::<Interface>(Interface::ALL, Interface::name))]
     #[serde(deserialize_with = "word", serialize_with = "shown")]
     pub interface: Option<Interface>,
-    /// Lowest iOS version that has to load the artifact: 16, 17 or 18 [default: 17]
-    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(16..=18))]
+    /// Lowest iOS version that has to load the artifact [default: 17]
+    #[arg(long, value_parser = ios_version())]
     pub min_ios: Option<u32>,
     /// How attention is written [default: auto]
     #[arg(long, value_parser = choice::<AttentionForm>(AttentionForm::ALL, AttentionForm::name))]
@@ -122,6 +122,21 @@ pub struct ConvertFlags {
     /// Write the UNet as two packages, for phones that do not load it as one (Core ML only)
     #[arg(long)]
     pub chunk_unet: bool,
+    /// Let the VAE decoder give an RGB picture in place of an array of numbers (Core ML only)
+    #[arg(long)]
+    pub image_output: bool,
+    /// Who made the model, for those who look at the artifact [default: what the checkpoint says]
+    #[arg(long, value_name = "TEXT")]
+    pub author: Option<String>,
+    /// Licence of the model, likewise
+    #[arg(long, value_name = "TEXT")]
+    pub license: Option<String>,
+    /// Version of the model, likewise
+    #[arg(long, value_name = "TEXT")]
+    pub model_version: Option<String>,
+    /// What the model is, in a sentence, likewise
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
     /// Passes to run instead of those that the other flags ask for, e.g. `O1,cast-precision{to=f16}`
     #[arg(long, value_name = "LIST")]
     pub passes: Option<String>,
@@ -165,6 +180,11 @@ impl ConvertFlags {
             export_checkpoint: self.export_checkpoint.or(other.export_checkpoint),
             optimize: self.optimize.or(other.optimize),
             chunk_unet: self.chunk_unet || other.chunk_unet,
+            image_output: self.image_output || other.image_output,
+            author: self.author.or(other.author),
+            license: self.license.or(other.license),
+            model_version: self.model_version.or(other.model_version),
+            description: self.description.or(other.description),
             passes: self.passes.or(other.passes),
             component_config: self.component_config.or(other.component_config),
             prediction_type: self.prediction_type.or(other.prediction_type),
@@ -182,6 +202,13 @@ impl ConvertFlags {
             prediction_type: self.prediction_type,
         }
     }
+}
+
+/// A parser of the versions of iOS that there are packages for.
+fn ios_version() -> impl clap::builder::TypedValueParser<Value = u32> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(IOS_VERSIONS.map(|v| v.to_string()))
+        .map(|word| word.parse().unwrap_or_else(|e| unreachable!("listed: {e}")))
 }
 
 /// A parser of the words of a choice, so that help and completions list them.

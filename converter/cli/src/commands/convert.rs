@@ -80,7 +80,8 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
     for note in checkpoint.notes() {
         output.note(&format!("note: {note}"));
     }
-    let program = clock.time("import", || checkpoint.import())?;
+    let mut program = clock.time("import", || checkpoint.import())?;
+    program.pipeline.about = settings.about.clone().or(program.pipeline.about);
     interrupt.check()?;
     let timesteps = schedule::timesteps(&program.pipeline.scheduler, settings.emit.steps)
         .map_err(|e| Failure::new(Exit::Usage, e).help("--steps sets the number of steps"))?;

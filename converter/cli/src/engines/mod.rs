@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 
 pub use evaluator::EvaluatorNetwork;
-pub use read_back::graphs;
+pub use read_back::{gives_picture, graphs};
 
 /// A network of any engine.
 pub type AnyNetwork = Box<dyn Network<Error = EngineError>>;

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use snapc_ir::Graph;
 use snapc_passes::recognize;
 use snapc_pipeline::NetworkKind;
-use snapc_target::{chunk_names, join};
+use snapc_target::{PICTURE_ROLE, TargetError, chunk_names, from_picture_levels, join};
 
 use crate::artifact::Artifact;
 use crate::exit::Exit;
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::targets;
 
 /// The graphs `text_encoder`, `unet` and `vae_decoder` of an artifact, read back by its target: chunks joined, composites found
-/// again. `batch` is the size that
+/// again, pictures in levels as values from -1 to 1. `batch` is the size that
 /// an open batch of the UNet gets; the others run one row at a time.
 ///
 /// # Errors
@@ -40,7 +40,11 @@ fn graph(artifact: &Artifact, kind: NetworkKind, batch: usize) -> Result<Graph, 
             let error = anyhow::anyhow!("the files of {name} artifacts hold no graph to evaluate");
             Failure::new(Exit::Usage, error).help("use --engine snap")
         })?;
-        Ok(recognize(&read)?)
+        let read = recognize(&read)?;
+        Ok(match picture_output(artifact, graph) {
+            Some(output) => from_picture_levels(&read, output).map_err(TargetError::from)?,
+            None => read,
+        })
     };
     let [first, second] = chunk_names(kind.name());
     let is_chunked = artifact.manifest.graphs.iter().any(|g| g.name == first);
@@ -49,6 +53,19 @@ fn graph(artifact: &Artifact, kind: NetworkKind, batch: usize) -> Result<Graph, 
     }
     let joined = join(&read(&first)?, &read(&second)?, kind.name());
     joined.map_err(|error| Failure::new(Exit::InvalidInput, error))
+}
+
+/// The output of a graph that the manifest says is an image.
+fn picture_output<'a>(artifact: &'a Artifact, graph: &str) -> Option<&'a str> {
+    let mut graphs = artifact.manifest.graphs.iter();
+    let mut outputs = graphs.find(|g| g.name == graph)?.outputs.iter();
+    let image = outputs.find(|o| o.role.as_deref() == Some(PICTURE_ROLE))?;
+    Some(&image.name)
+}
+
+/// Whether the decoder gives a picture of 8 bits per channel.
+pub fn gives_picture(artifact: &Artifact) -> bool {
+    picture_output(artifact, NetworkKind::VaeDecoder.name()).is_some()
 }
 
 /// The file of a graph, which lies in the artifact whatever the manifest says.

@@ -6,11 +6,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use snapc_ir::About;
 
 use super::StoredPipeline;
 use super::component::{Component, component_weights};
 use super::single_file_config::to_json;
 use crate::ImportOptions;
+use crate::about;
 use crate::config::{
     ConfigReader, TextEncoderConfig, UnetConfig, VaeConfig, parse_object, read_scheduler,
 };
@@ -22,6 +24,9 @@ use crate::weight_file::WeightFile;
 const TOKENIZER: [&str; 2] = ["vocab.json", "merges.txt"];
 /// Tokenizer files that go along when they are there.
 const TOKENIZER_EXTRAS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+
+/// The page that a pipeline has on the hub.
+const MODEL_CARD: &str = "README.md";
 
 /// Opens a diffusers folder.
 ///
@@ -66,6 +71,7 @@ pub(crate) fn open_folder(
         files.insert(name.to_owned(), to_json(&map));
     }
     folder.tokenizer(&index, &mut files, &mut notes)?;
+    let about = folder.about(&mut notes);
     let mut weights = |component| component_weights(&folder, component, &mut notes);
     let text_encoder_weights = Box::new(weights(Component::TextEncoder)?);
     let unet_weights = Box::new(weights(Component::Unet)?);
@@ -82,6 +88,7 @@ pub(crate) fn open_folder(
         strays: Vec::new(),
         files,
         sources: folder.sources.into_inner(),
+        about,
         notes,
     })
 }
@@ -169,6 +176,20 @@ impl Folder<'_> {
         let map = parse_object(name, &bytes)?;
         files.insert(name.to_owned(), bytes);
         Ok(map)
+    }
+
+    /// What the model card says. No artifact depends on it, so that a card that cannot be read is no error.
+    fn about(&self, notes: &mut Vec<String>) -> About {
+        let card = match self.read(MODEL_CARD) {
+            Ok(card) => card.unwrap_or_default(),
+            Err(error) => {
+                notes.push(format!("what {MODEL_CARD} states is not taken: {error}"));
+                return About::default();
+            }
+        };
+        let statements = about::of_model_card(&String::from_utf8_lossy(&card));
+        notes.extend(statements.notes);
+        statements.about
     }
 
     fn tokenizer(

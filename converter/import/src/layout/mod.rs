@@ -34,6 +34,8 @@ pub(crate) struct StoredPipeline {
     pub(crate) files: std::collections::BTreeMap<String, Vec<u8>>,
     /// Every file that was read to know all of this.
     pub(crate) sources: Vec<std::path::PathBuf>,
+    /// What the checkpoint says about itself.
+    pub(crate) about: snapc_ir::About,
     /// What the user should know about how the checkpoint was read.
     pub(crate) notes: Vec<String>,
 }

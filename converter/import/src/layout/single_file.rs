@@ -14,6 +14,7 @@ use super::naming::{
 use super::single_file_config::{PipelineConfig, SD1, SD2, model_index, to_json};
 use super::{StoredPipeline, convolution_as_linear, is_vae_encoder_key};
 use crate::ImportOptions;
+use crate::about;
 use crate::config::{TextEncoderConfig, UnetConfig, VaeConfig, read_scheduler};
 use crate::error::ImportError;
 use crate::lookup::{StoredWeight, WeightContent, WeightLookup};
@@ -130,6 +131,9 @@ pub(crate) fn open_single_file(
         files.insert(name.to_owned(), to_json(map));
     }
 
+    let statements = about::of_header(file.metadata());
+    notes.extend(statements.notes);
+
     let layers = text_encoder.num_hidden_layers;
     let text_names = match release {
         Release::Sd1 => Names::Clip,
@@ -153,6 +157,7 @@ pub(crate) fn open_single_file(
         scheduler,
         files,
         sources,
+        about: statements.about,
         notes,
     })
 }

@@ -18,6 +18,9 @@ impl Lowering<'_> {
         op: &FakeQuantize,
         result: &Mil,
     ) -> Result<Mil, TargetError> {
+        if (op.scale, op.zero_point) == (1.0, 0) {
+            return self.levels(node, result);
+        }
         if self.level < Level::Ios17 {
             let reason = "activations of 8 bits need iOS 17; use --min-ios 17";
             return Err(self.refuse(node, reason));
@@ -45,5 +48,19 @@ impl Lowering<'_> {
         let dequantize = dequantize.float("scale", x.dtype, op.scale);
         let dequantize = dequantize.byte("zero_point", zero_point);
         Ok(dequantize.finish(name, result.dtype, &result.shape))
+    }
+
+    /// Whole numbers from 0 to 255, the levels of a picture: the system makes a pixel of the number that it finds, so that
+    /// rounding and bounds are the program's. Every system version has these operations.
+    fn levels(&mut self, node: &Node, result: &Mil) -> Result<Mil, TargetError> {
+        let x = self.operand(node, 0)?;
+        let name = self.inner_name(node, "whole");
+        let whole = self.op("round").tensor("x", &x);
+        let whole = whole.finish(name, x.dtype, &x.shape);
+        let name = self.result_name(node);
+        let clip = self.op("clip").tensor("x", &whole);
+        let clip = clip.float("alpha", x.dtype, 0.0);
+        let clip = clip.float("beta", x.dtype, 255.0);
+        Ok(clip.finish(name, result.dtype, &result.shape))
     }
 }

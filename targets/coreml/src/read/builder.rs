@@ -34,6 +34,8 @@ pub(super) enum Entry {
         /// What is added to the negative ones.
         sizes: LazyTensor,
     },
+    /// A value rounded to whole numbers, of which the IR has only those of 8 bits.
+    Rounded(ValueId),
     /// Codes of 8 bits for a value, of which the IR has only what they stand for.
     Codes {
         /// What was encoded.

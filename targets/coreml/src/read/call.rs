@@ -123,6 +123,9 @@ impl<'a> Call<'a> {
                 Ok(self.builder.encoded_weight(&entry, &name, &tensor))
             }
             (_, Entry::Word(_)) => Err(Fault::malformed(format!("'{parameter}' is a string"))),
+            (_, Entry::Rounded(_)) => Err(Fault::unsupported(format!(
+                "'{parameter}' is rounded, which is read only in front of a 'clip' to 0 and 255"
+            ))),
             (_, Entry::Codes { .. }) => Err(Fault::unsupported(format!(
                 "'{parameter}' is codes of 8 bits, which only 'dequantize' is read to take"
             ))),

@@ -12,7 +12,7 @@
 //!   is defined once and before it is used, and every result must have the type that the program declares for it.
 //! * **Integers** of any width are i32 in the graph. A float input that is only cast to integers (Apple's `input_ids`) is
 //!   an i32 input, since the IR rounds no floats to integers.
-//! * **Operations** are those of Stable Diffusion's networks as snapc and coremltools write them, for iOS 15 to 18. Each
+//! * **Operations** are those of Stable Diffusion's networks as snapc and coremltools write them, for iOS 15 to 26. Each
 //!   becomes operators of the IR; the passes of the pipeline `recognize` find the composites.
 //!
 //! No code is shared with the writer but the messages of [`crate::proto`] and the names of a package's parts.
@@ -234,6 +234,7 @@ impl Reader {
             Entry::Constant(Constant { dtype, shape, .. }) => (ir_type(*dtype), shape.clone()),
             Entry::Encoded(tensor) => (Some(tensor.dtype()), tensor.shape().to_vec()),
             Entry::Word(_) => (None, Vec::new()),
+            Entry::Rounded(value) => (Some(self.builder.dtype(*value)), self.builder.shape(*value)),
             Entry::NotNegative(value) => (Some(DType::Bool), self.builder.shape(*value)),
             Entry::Wrapped { indices, .. } => (Some(DType::I32), self.builder.shape(*indices)),
             Entry::Codes { value, .. } => (Some(DType::I32), self.builder.shape(*value)),

@@ -29,7 +29,7 @@ pub(super) fn check(op: &Operation, place: &str, report: &mut Report) -> Option<
     let ty = check_type(value.ty.as_ref(), place, report)?;
     match &value.content {
         Some(Content::BlobFile(blob)) => Some(Reference {
-            place: place.to_owned(),
+            place: report.place(place),
             file_name: blob.file_name.clone(),
             offset: blob.offset,
             ty,

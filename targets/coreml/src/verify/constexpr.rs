@@ -42,7 +42,7 @@ pub(super) fn check(
         };
         match &value.content {
             Some(Content::BlobFile(blob)) => references.push(Reference {
-                place,
+                place: report.place(&place),
                 file_name: blob.file_name.clone(),
                 offset: blob.offset,
                 ty: ty.clone(),
@@ -81,19 +81,18 @@ pub(super) fn check(
 
 /// Checks where the parameters stand.
 fn check_place(op: &Operation, place: &str, level: Level, report: &mut Report) {
-    let in_attributes = op.attributes.keys().any(|k| k != "name");
-    let wants_attributes = level < Level::Ios18;
-    if in_attributes != wants_attributes || op.inputs.is_empty() != wants_attributes {
-        let expected = if wants_attributes {
-            "attributes"
-        } else {
-            "inputs"
-        };
-        report.add(
-            rules::CONSTEXPR,
-            place,
-            format!("at {level} its parameters are {expected}"),
+    let attributes = op.attributes.keys().filter(|name| *name != "name");
+    let (wrong, expected): (Vec<&String>, &str) = match level < Level::Ios18 {
+        true => (op.inputs.keys().collect(), "attributes"),
+        false => (attributes.collect(), "inputs"),
+    };
+    let wrong: Vec<&str> = wrong.into_iter().map(String::as_str).collect();
+    if !wrong.is_empty() {
+        let message = format!(
+            "parameters '{}' stand elsewhere; at {level} its parameters are {expected}",
+            wrong.join("', '")
         );
+        report.add(rules::CONSTEXPR, place, message);
     }
 }
 
@@ -160,7 +159,10 @@ fn affine(parameters: &Parameters<'_>, result: &Type) -> Result<(), String> {
     check_ends(data, scale, result)?;
     let is_byte = matches!(data.dtype, DataType::Int8 | DataType::UInt8);
     if !is_byte || zero_point.dtype != data.dtype {
-        return Err("data and zero_point are not both int8 or both uint8".to_owned());
+        return Err(
+            "parameters 'quantized_data' and 'zero_point' are not both int8 or both uint8"
+                .to_owned(),
+        );
     }
     let at = match (axis.dtype, parameters["axis"].value.content.as_ref()) {
         (DataType::Int32, Some(Content::Immediate(immediate))) if axis.shape.is_empty() => {
@@ -172,12 +174,12 @@ fn affine(parameters: &Parameters<'_>, result: &Type) -> Result<(), String> {
         _ => None,
     };
     let size = at.and_then(|a| data.shape.get(usize::try_from(a).ok()?));
-    let size = size.ok_or("axis is no dimension of the data")?;
+    let size = size.ok_or("parameter 'axis' is no dimension of the data")?;
     let fits = |ty: &Type| ty.shape.is_empty() || ty.shape == [*size];
     match fits(scale) && fits(zero_point) {
         true => Ok(()),
         false => Err(format!(
-            "scale {:?} and zero_point {:?} are no scalars or vectors of {size}",
+            "parameters 'scale' {:?} and 'zero_point' {:?} are no scalars or vectors of {size}",
             scale.shape, zero_point.shape
         )),
     }
@@ -195,7 +197,12 @@ fn packed_palette(parameters: &Parameters<'_>, result: &Type) -> Result<(), Stri
         [16] => 4,
         [64] => 6,
         [256] => 8,
-        _ => return Err(format!("a table of shape {:?} is none", table.shape)),
+        _ => {
+            return Err(format!(
+                "parameter 'lut' of shape {:?} is no table",
+                table.shape
+            ));
+        }
     };
     let elements = result.elements().and_then(|n| n.checked_mul(bits));
     let bytes = elements.map(|n| n.div_ceil(8));
@@ -203,7 +210,7 @@ fn packed_palette(parameters: &Parameters<'_>, result: &Type) -> Result<(), Stri
         || Some(&indices.shape[..]) != bytes.as_ref().map(std::slice::from_ref)
     {
         return Err(format!(
-            "indices are not the bytes that {:?} takes at {bits} bits",
+            "parameter 'indices' is not the bytes that {:?} takes at {bits} bits",
             result.shape
         ));
     }
@@ -223,7 +230,10 @@ fn packed_palette(parameters: &Parameters<'_>, result: &Type) -> Result<(), Stri
     };
     match is_shape && shape.dtype == DataType::UInt32 {
         true => Ok(()),
-        false => Err(format!("shape does not say {:?}", result.shape)),
+        false => Err(format!(
+            "parameter 'shape' is not {:?} in uint32, as bytes",
+            result.shape
+        )),
     }
 }
 
@@ -238,9 +248,10 @@ fn blockwise(parameters: &Parameters<'_>, result: &Type) -> Result<(), String> {
     }
     check_groups(&scale.shape, &data.shape)?;
     match offset {
-        Some(offset) if offset.dtype != data.dtype || offset.shape != scale.shape => {
-            Err("offset has not the element type of the data and the shape of scale".to_owned())
-        }
+        Some(offset) if offset.dtype != data.dtype || offset.shape != scale.shape => Err(
+            "parameter 'offset' has not the element type of the data and the shape of scale"
+                .to_owned(),
+        ),
         _ => Ok(()),
     }
 }

@@ -6,7 +6,8 @@ use super::function::check_type;
 use super::{Report, rules};
 use crate::names::{RESERVED, is_identifier};
 use crate::proto::{
-    ArrayDataType, DataType, FeatureDescription, Function, ModelDescription, NamedValueType,
+    ArrayDataType, Bound, ColorSpace, Content, DataType, Elements, FeatureDescription, Function,
+    ImageFeatureType, ModelDescription, NamedValueType, Operation, Value,
 };
 
 /// Checks the description against the function.
@@ -16,8 +17,8 @@ pub(super) fn check(description: Option<&ModelDescription>, main: &Function, rep
         return;
     };
     let inputs: Vec<&NamedValueType> = main.inputs.iter().collect();
-    check_list("input", &description.input, &inputs, report);
-    check_list("output", &description.output, &outputs(main), report);
+    check_list("input", &description.input, &inputs, main, report);
+    check_list("output", &description.output, &outputs(main), main, report);
 }
 
 /// Names and types of the function's outputs. What is not defined has a finding already.
@@ -41,6 +42,7 @@ fn check_list(
     what: &str,
     features: &[FeatureDescription],
     values: &[&NamedValueType],
+    main: &Function,
     report: &mut Report,
 ) {
     let described: Vec<&str> = features.iter().map(|f| f.name.as_str()).collect();
@@ -53,6 +55,14 @@ fn check_list(
         values.iter().map(|v| (v.name.as_str(), *v)).collect();
     for feature in features {
         let place = format!("{what} '{}'", feature.name);
+        check_name(feature, &place, report);
+        if let Some(image) = check_image(feature, &place, report) {
+            let value = by_name.get(feature.name.as_str());
+            if let Some(problem) = value.and_then(|v| not_the_image(image, v, main)) {
+                report.add(rules::IMAGE, &place, problem);
+            }
+            continue;
+        }
         let Some(dtype) = check_feature(feature, &place, report) else {
             continue;
         };
@@ -87,12 +97,8 @@ fn check_list(
     }
 }
 
-/// The element type in MIL of a well-formed feature.
-fn check_feature(
-    feature: &FeatureDescription,
-    place: &str,
-    report: &mut Report,
-) -> Option<DataType> {
+/// What holds for features of every type.
+fn check_name(feature: &FeatureDescription, place: &str, report: &mut Report) {
     let name = feature.name.as_str();
     if !is_identifier(name) || RESERVED.contains(&name) {
         report.add(rules::IDENTIFIER, place, "the name is no identifier");
@@ -100,6 +106,89 @@ fn check_feature(
     if feature.ty.as_ref().is_some_and(|t| t.is_optional) {
         report.add(rules::FEATURE, place, "it is optional");
     }
+}
+
+/// The image that a feature is; of those, only outputs in RGB are known here.
+fn check_image<'a>(
+    feature: &'a FeatureDescription,
+    place: &str,
+    report: &mut Report,
+) -> Option<&'a ImageFeatureType> {
+    let image = feature.ty.as_ref()?.image.as_ref()?;
+    if image.color_space != ColorSpace::Rgb as i32 || place.starts_with("input") {
+        report.add(
+            rules::FEATURE,
+            place,
+            "it is an image, but no output in RGB",
+        );
+    }
+    Some(image)
+}
+
+/// Why a value of the function does not make the image.
+fn not_the_image(
+    image: &ImageFeatureType,
+    value: &NamedValueType,
+    main: &Function,
+) -> Option<String> {
+    // A malformed type has its finding where the function is checked.
+    let ty = check_type(value.ty.as_ref(), "", &mut Report::new(String::new()))?;
+    let (height, width) = (image.height, image.width);
+    let sizes: Vec<i64> = ty
+        .shape
+        .iter()
+        .filter_map(|&n| i64::try_from(n).ok())
+        .collect();
+    let is_float = matches!(ty.dtype, DataType::Float16 | DataType::Float32);
+    if !is_float || sizes != [1, 3, height, width] {
+        let dtype = ty.dtype;
+        return Some(format!(
+            "the description says an image of {height} rows and {width} columns, the function {dtype:?} {sizes:?}"
+        ));
+    }
+    let operations = || {
+        let blocks = main.block_specializations.values();
+        blocks.flat_map(|b| &b.operations)
+    };
+    let makes = |op: &&Operation, name: &str| op.outputs.iter().any(|o| o.name == name);
+    let maker = operations().find(|op| makes(op, &value.name))?;
+    let bound = |parameter: &str| {
+        let argument = maker.inputs.get(parameter)?.arguments.first()?;
+        let Some(Bound::Name(name)) = &argument.bound else {
+            return None;
+        };
+        let constant = operations().find(|op| makes(op, name))?;
+        constant.attributes.get("val").and_then(number)
+    };
+    let bounds = [bound("alpha"), bound("beta")];
+    match maker.kind.as_str() {
+        "clip" if bounds == [Some(0.0), Some(255.0)] => None,
+        "clip" => Some("parameters 'alpha' and 'beta' of its clip are not 0 and 255".to_owned()),
+        other => Some(format!("it is made by {other}, not by a clip to 0 and 255")),
+    }
+}
+
+/// The float that a constant is.
+fn number(value: &Value) -> Option<f32> {
+    let Some(Content::Immediate(immediate)) = &value.content else {
+        return None;
+    };
+    match immediate.tensor.as_ref()?.elements.as_ref()? {
+        Elements::Floats(v) => v.values.first().copied(),
+        Elements::Bytes(v) => match v.values[..] {
+            [low, high] => Some(half::f16::from_le_bytes([low, high]).to_f32()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The element type in MIL of a well-formed multi-array.
+fn check_feature(
+    feature: &FeatureDescription,
+    place: &str,
+    report: &mut Report,
+) -> Option<DataType> {
     let Some(array) = feature.ty.as_ref().and_then(|t| t.multi_array.as_ref()) else {
         report.add(rules::FEATURE, place, "it is no multi-array");
         return None;

@@ -7,7 +7,7 @@ use super::{Report, constant, constexpr, operation, rules};
 use crate::level::Level;
 use crate::names::{RESERVED, is_identifier};
 use crate::proto::{
-    Block, DataType, Extent, Function, NamedValueType, Operation, Value, ValueType,
+    Block, Bound, DataType, Extent, Function, NamedValueType, Operation, Value, ValueType,
 };
 use crate::signature::MAX_RANK;
 
@@ -46,13 +46,13 @@ pub(super) fn check(
     report: &mut Report,
 ) -> Option<Vec<Reference>> {
     if !function.attributes.is_empty() {
-        report.add(rules::PROGRAM, "main", "the function has attributes");
+        report.add(rules::PROGRAM, "", "the function has attributes");
     }
     if function.opset != level.opset() {
         let (found, expected) = (&function.opset, level.opset());
         report.add(
             rules::OPSET,
-            "main",
+            "",
             format!("the opset is '{found}', not '{expected}'"),
         );
     }
@@ -65,19 +65,19 @@ pub(super) fn check(
     else {
         report.add(
             rules::PROGRAM,
-            "main",
+            "",
             format!("there are {} blocks, not one", keys.len()),
         );
         return None;
     };
     if keys[0] != level.opset() {
         let message = format!("the block is for '{}', not '{}'", keys[0], level.opset());
-        report.add(rules::OPSET, "main", message);
+        report.add(rules::OPSET, "", message);
     }
     if !block.inputs.is_empty() || !block.attributes.is_empty() {
         report.add(
             rules::PROGRAM,
-            "main",
+            "",
             "the function's block has inputs or attributes",
         );
     }
@@ -90,11 +90,29 @@ pub(super) fn check(
     for input in &function.inputs {
         walk.define(input, "input", Definition::default());
     }
+    let uses = uses(block);
     for operation in &block.operations {
-        walk.operation(operation);
+        walk.operation(operation, &uses);
     }
     walk.outputs(function, block);
     Some(walk.blobs)
+}
+
+/// For every name that a parameter is bound to, the first such parameter: a constant's own name tells little.
+fn uses(block: &Block) -> BTreeMap<&str, String> {
+    let mut uses = BTreeMap::new();
+    for op in &block.operations {
+        let result = op.outputs.first().map_or("", |o| o.name.as_str());
+        for (parameter, argument) in &op.inputs {
+            for binding in &argument.arguments {
+                if let Some(Bound::Name(name)) = &binding.bound {
+                    let place = || format!("parameter '{parameter}' of {} '{result}'", op.kind);
+                    uses.entry(name.as_str()).or_insert_with(place);
+                }
+            }
+        }
+    }
+    uses
 }
 
 /// How a value is defined.
@@ -133,9 +151,12 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    fn operation(&mut self, op: &'a Operation) {
+    fn operation(&mut self, op: &'a Operation, uses: &BTreeMap<&str, String>) {
         let name = op.outputs.first().map_or("", |o| o.name.as_str());
-        let place = format!("{} '{name}'", op.kind);
+        let mut place = format!("{} '{name}'", op.kind);
+        if let Some(first_use) = uses.get(name).filter(|_| op.kind == "const") {
+            place = format!("{place}, {first_use}");
+        }
         operation::check_attributes(op, &place, self.report);
         let before = self.report.findings.len();
         let is_const = op.kind == "const";

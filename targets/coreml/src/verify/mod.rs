@@ -34,20 +34,34 @@ const MAX_MODEL_BYTES: u64 = 1 << 28;
 /// What has been found so far in one file.
 struct Report {
     file: String,
+    /// The function that is looked at, which places begin with; empty outside of functions.
+    function: String,
     findings: Vec<Finding>,
 }
 
 impl Report {
     fn new(file: String) -> Self {
-        let findings = Vec::new();
-        Report { file, findings }
+        Report {
+            file,
+            function: String::new(),
+            findings: Vec::new(),
+        }
     }
 
-    fn add(&mut self, rule: &'static str, place: impl Into<String>, message: impl Into<String>) {
+    /// A place with the function that it lies in.
+    fn place(&self, place: &str) -> String {
+        match (self.function.as_str(), place) {
+            ("", place) => place.to_owned(),
+            (function, "") => format!("function '{function}'"),
+            (function, place) => format!("function '{function}', {place}"),
+        }
+    }
+
+    fn add(&mut self, rule: &'static str, place: impl AsRef<str>, message: impl Into<String>) {
         self.findings.push(Finding {
             rule,
             file: self.file.clone(),
-            place: place.into(),
+            place: self.place(place.as_ref()),
             message: message.into(),
         });
     }
@@ -176,7 +190,9 @@ fn check_model(model: &Model, report: &mut Report) -> Option<Vec<blobs::Referenc
         );
         return None;
     };
+    report.function = "main".to_owned();
     let references = function::check(main, level, report);
     description::check(model.description.as_ref(), main, report);
+    report.function.clear();
     references
 }

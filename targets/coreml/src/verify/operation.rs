@@ -205,8 +205,8 @@ impl<'a> Call<'a> {
             dtypes.dedup();
             if dtypes.len() > 1 {
                 let message = format!(
-                    "{} must have one element type, have {dtypes:?}",
-                    group.join(", ")
+                    "parameters '{}' must have one element type, have {dtypes:?}",
+                    group.join("', '")
                 );
                 report.add(rules::SAME_TYPE, place, message);
             }
@@ -238,7 +238,7 @@ impl<'a> Call<'a> {
         let max = self.signature.max_rank;
         if let Some(x) = self.types_of("x").find(|t| t.shape.len() > max) {
             let message = format!(
-                "the operand has {} dimensions, {max} at most",
+                "parameter 'x' has {} dimensions, {max} at most",
                 x.shape.len()
             );
             report.add(rules::RANK, place, message);
@@ -257,13 +257,27 @@ impl<'a> Call<'a> {
             Ok(shape) if shape == declared.shape => {}
             Ok(shape) => {
                 let message = format!(
-                    "the result is declared {:?}, must be {shape:?}",
-                    declared.shape
+                    "the result is declared {:?}, must be {shape:?} by {}",
+                    declared.shape,
+                    self.given()
                 );
                 report.add(rules::SHAPE, place, message);
             }
             Err(problem) => report.add(rules::SHAPE, place, problem),
         }
+    }
+
+    /// The parameters with their integers or shapes, which the shape of the result follows from.
+    fn given(&self) -> String {
+        let describe = |parameter: &String| match self.ints(parameter) {
+            Some(ints) => format!("parameter '{parameter}' {ints:?}"),
+            None => format!(
+                "parameter '{parameter}' of shape {:?}",
+                self.shapes(parameter)
+            ),
+        };
+        let parameters = self.op.inputs.keys().map(describe);
+        parameters.collect::<Vec<_>>().join(", ")
     }
 
     /// The declared type of the result when it is well formed; otherwise it has its finding where it is defined.

@@ -141,7 +141,14 @@ fn conv(call: &Call<'_>) -> Inferred {
             weight[2 + i],
             [strides[i], dilations[i], pad[2 * i], pad[2 * i + 1]],
         );
-        shape.push(size.ok_or_else(|| format!("dimension {} leaves nothing", 2 + i))?);
+        let pads = &pad[2 * i..2 * i + 2];
+        let nothing = || {
+            let at = 2 + i;
+            format!(
+                "dimension {at} leaves nothing with parameter 'pad' {pads:?} before and behind it"
+            )
+        };
+        shape.push(size.ok_or_else(nothing)?);
     }
     Ok(shape)
 }

@@ -12,7 +12,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use snapc_coreml::CoreMl;
 use snapc_ir::tensor::Elements;
 use snapc_ir::{
-    DType, Graph, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec, Tensor,
+    About, DType, Graph, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec, Tensor,
     TimestepSpacing,
 };
 use snapc_target::{EmitOptions, Emitted, Silent, Target, VerifiedProgram, legalize};
@@ -89,6 +89,25 @@ pub fn run(jobs: &[&Job]) -> Vec<Tensors> {
     (0..jobs.len())
         .map(|i| read_safetensors(&std::fs::read(file(i, "out")).unwrap()))
         .collect()
+}
+
+/// What coremltools shows of packages (`tests/python/load_packages.py`), in order; the work is shared out between two
+/// processes.
+pub fn show(packages: &[PathBuf]) -> Vec<serde_json::Value> {
+    let script = repository().join("tests/python/load_packages.py");
+    let load = |packages: &[PathBuf]| -> Vec<serde_json::Value> {
+        let mut command = Command::new(python());
+        let output = command.arg(&script).args(packages).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            panic!("no answer: {e}: {stderr}")
+        })
+    };
+    let (first, second) = packages.split_at(packages.len() / 2);
+    let (mut shown, rest) = rayon::join(|| load(first), || load(second));
+    shown.extend(rest);
+    assert_eq!(shown.len(), packages.len());
+    shown
 }
 
 fn to_safetensors(tensors: &Tensors) -> Vec<u8> {
@@ -207,6 +226,7 @@ pub fn program(graphs: Vec<Graph>) -> Program {
         },
         tokens: 77,
         files: BTreeMap::new(),
+        about: About::default(),
     };
     Program { graphs, pipeline }
 }

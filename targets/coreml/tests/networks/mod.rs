@@ -6,8 +6,9 @@ use std::path::Path;
 
 use snapc_import::ImportOptions;
 use snapc_ir::{Program, Tensor};
-use snapc_passes::{NAMED_PIPELINES, Pipeline, RunOptions};
-use snapc_target::{EmitOptions, Emitted, Interface, Precision};
+use snapc_passes::{Calibration, NAMED_PIPELINES, Pipeline, RunOptions};
+use snapc_target::schedule::timesteps;
+use snapc_target::{EmitOptions, Emitted, Interface, Precision, WeightForm};
 
 use super::foreign_reader::{Job, Tensors, read_safetensors, repository};
 
@@ -25,6 +26,65 @@ pub fn optimized(checkpoint: &str, precision: Precision) -> Program {
         .unwrap();
     let pipeline: Pipeline = named.passes.parse().unwrap();
     pipeline.run(program, &RunOptions::default()).unwrap().0
+}
+
+/// The tiny pipeline after the passes that `snapc convert` runs for these options.
+pub fn converted(options: &EmitOptions) -> Program {
+    let path = repository().join("fixtures/tiny");
+    let checkpoint = snapc_import::open(&path, &ImportOptions::default()).unwrap();
+    let program = checkpoint.import().unwrap();
+    let mut passes = vec![snapc_passes::level(2, "coreml").unwrap().passes.to_owned()];
+    if options.interface == Interface::Snap {
+        let steps = timesteps(&program.pipeline.scheduler, options.steps).unwrap();
+        let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        let steps = steps.join("/");
+        passes.push(format!("specialize-schedule{{timesteps={steps}}}"));
+        passes.push("hoist-text-projections,eliminate-dead-code".to_owned());
+    }
+    if options.precision == Precision::F16 {
+        passes.push("cast-precision{to=f16}".to_owned());
+    }
+    match options.weights {
+        None => {}
+        Some(WeightForm::W8a8) => passes.push("quantize-weights,quantize-activations".to_owned()),
+        Some(form) => passes.push(format!("quantize-weights{{form={form}}}")),
+    }
+    let pipeline: Pipeline = passes.join(",").parse().unwrap();
+    let calibration = calibration(&program);
+    let mut run = RunOptions::default();
+    run.context.calibration = Some(&calibration);
+    pipeline.run(program, &run).unwrap().0
+}
+
+/// One recorded call of each graph.
+fn calibration(program: &Program) -> Calibration {
+    let reference = repository().join("fixtures/tiny/reference.safetensors");
+    let reference = read_safetensors(&std::fs::read(reference).unwrap());
+    let first = |name: &str| {
+        let mut row = reference[name].clone();
+        let values = row.floats().len() / row.shape[0];
+        row.shape[0] = 1;
+        Tensor::float(&row.shape, row.floats()[..values].to_vec())
+    };
+    let scale = program.pipeline.latent.scaling_factor as f32;
+    let latents = reference["step_7.latents"].floats();
+    let latents = latents.iter().map(|x| x / scale).collect();
+    let mut calibration = Calibration::default();
+    let ids = reference["input_ids"].clone();
+    calibration.add("text_encoder", [("input_ids".to_owned(), ids)].into());
+    let unet = [
+        ("sample", first("init_latents")),
+        ("timestep", Tensor::float(&[], vec![876.0])),
+        ("encoder_hidden_states", first("text_embeddings")),
+    ];
+    let unet = unet.map(|(name, value)| (name.to_owned(), value));
+    calibration.add("unet", unet.into());
+    let latents = Tensor::float(&[1, 4, 16, 16], latents);
+    calibration.add(
+        "vae_decoder",
+        [("latent_sample".to_owned(), latents)].into(),
+    );
+    calibration
 }
 
 /// Inputs and outputs of the graphs from diffusers, under `<graph>.b<batch>.<feature>`.

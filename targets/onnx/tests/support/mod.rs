@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use snapc_ir::tensor::Elements;
 use snapc_ir::{
-    DType, Graph, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec, Tensor,
+    About, DType, Graph, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec, Tensor,
     TimestepSpacing,
 };
 use snapc_onnx::OnnxTarget;
@@ -45,6 +45,7 @@ pub fn pipeline() -> PipelineSpec {
         },
         tokens: 77,
         files: BTreeMap::from([("model_index.json".to_owned(), b"{}".to_vec())]),
+        about: About::default(),
     }
 }
 

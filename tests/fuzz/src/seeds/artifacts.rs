@@ -7,7 +7,7 @@ use std::{fs, io};
 use crate::join;
 use snapc_coreml::CoreMl;
 use snapc_ir::{
-    BetaSchedule, Graph, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec,
+    About,     BetaSchedule, Graph, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec,
     TimestepSpacing,
 };
 use snapc_onnx::OnnxTarget;
@@ -89,5 +89,6 @@ fn pipeline() -> PipelineSpec {
         },
         tokens: 77,
         files: BTreeMap::from([("model_index.json".to_owned(), b"{}".to_vec())]),
+        about: About::default(),
     }
 }

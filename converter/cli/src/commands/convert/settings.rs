@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use snapc_ir::{DType, Program};
+use snapc_ir::{About, DType, Program};
 use snapc_target::manifest::FILE_NAME;
-use snapc_target::{EmitOptions, Precision, Target, WeightForm};
+use snapc_target::{EmitOptions, IOS_VERSIONS, Precision, Target, WeightForm, alternatives};
 
 use crate::args::{CheckpointArgs, ConvertArgs, ConvertFlags};
 use crate::config;
@@ -34,6 +34,8 @@ pub struct Settings {
     pub calibration: Option<PathBuf>,
     /// Where the changed checkpoint goes.
     pub export: Option<PathBuf>,
+    /// What people are told about the model, in place of what the checkpoint says.
+    pub about: About,
     /// How the checkpoint is read.
     pub checkpoint: CheckpointArgs,
     /// Where the Makefile rule goes.
@@ -77,12 +79,14 @@ impl Settings {
             steps: flags.steps.unwrap_or(defaults.steps),
             guidance: flags.guidance.unwrap_or(defaults.guidance),
             chunk_unet: flags.chunk_unet,
+            image_output: flags.image_output,
             batch: defaults.batch,
         };
-        // A settings file is not read by clap, whose ranges hold for flags only.
-        if let Some(version) = emit.min_ios.filter(|v| !(16..=18).contains(v)) {
+        // A settings file is not read by clap, whose choices hold for flags only.
+        if let Some(version) = emit.min_ios.filter(|v| !IOS_VERSIONS.contains(v)) {
             let message = format!("min-ios {version} is not supported");
-            return Err(Failure::usage(message).help("choose 16, 17 or 18"));
+            let help = format!("choose {}", alternatives(&IOS_VERSIONS));
+            return Err(Failure::usage(message).help(help));
         }
         if !emit.guidance.is_finite() {
             return Err(Failure::usage("the guidance scale is not a finite number"));
@@ -112,6 +116,7 @@ impl Settings {
             plan_file: plan_file(&flags),
             calibration: flags.calibration.clone(),
             export: flags.export_checkpoint.clone(),
+            about: about(&flags)?,
             checkpoint: flags.checkpoint_args(),
             deciding: deciding(&flags, args.pass_limit),
             output: flags.output,
@@ -208,6 +213,26 @@ fn plan_file(flags: &ConvertFlags) -> Option<PathBuf> {
 
 /// The optimization level when none is given.
 const DEFAULT_LEVEL: u8 = 2;
+
+/// What the flags state about the model.
+fn about(flags: &ConvertFlags) -> Result<About, Failure> {
+    let statement = |flag: &str, text: &Option<String>| {
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        match About::statement(text) {
+            Ok(Some(statement)) => Ok(Some(statement)),
+            Ok(None) => Err(Failure::usage(format!("{flag} is empty")).help("leave it out")),
+            Err(error) => Err(Failure::usage(format!("{flag}: {error}"))),
+        }
+    };
+    Ok(About {
+        description: statement("--description", &flags.description)?,
+        author: statement("--author", &flags.author)?,
+        license: statement("--license", &flags.license)?,
+        version: statement("--model-version", &flags.model_version)?,
+    })
+}
 
 /// How weights are stored, when the precision does not say it.
 fn stored_form(flags: &ConvertFlags) -> Result<Option<WeightForm>, Failure> {

@@ -31,6 +31,7 @@ pub(super) fn read(call: &mut Call<'_>) -> Result<Vec<Entry>, Fault> {
         }
         "greater_equal" => return Ok(vec![constant::greater_equal(call)?]),
         "select" => return Ok(vec![constant::select(call)?]),
+        "round" => return Ok(vec![Entry::Rounded(call.value("x")?)]),
         "quantize" => return Ok(vec![quantize::quantize(call)?]),
         _ => {}
     }
@@ -75,6 +76,7 @@ fn value(call: &mut Call<'_>) -> Result<ValueId, Fault> {
         "gather_along_axis" => index::gather_along_axis(call),
         "fill" => constant::fill(call),
         "dequantize" => quantize::dequantize(call),
+        "clip" => quantize::levels(call),
         _ => Err(Fault::unsupported(
             "it is none of the operations of Stable Diffusion's networks",
         )),

@@ -46,6 +46,29 @@ pub(super) fn dequantize(call: &mut Call<'_>) -> Result<ValueId, Fault> {
     call.add(op, &[value])
 }
 
+/// `clip` of rounded values to 0 and 255: whole numbers of 8 bits, as pictures have them.
+pub(super) fn levels(call: &mut Call<'_>) -> Result<ValueId, Fault> {
+    let Entry::Rounded(value) = call.required("x")? else {
+        return Err(Fault::unsupported(
+            "a 'clip' is read behind 'round', where a picture is made",
+        ));
+    };
+    let bounds = [
+        call.float_or("alpha", f32::NAN)?,
+        call.float_or("beta", f32::NAN)?,
+    ];
+    if bounds != [0.0, 255.0] {
+        return Err(Fault::unsupported(format!(
+            "the bounds are {bounds:?}, and those of a picture are 0 and 255"
+        )));
+    }
+    let op = FakeQuantize {
+        scale: 1.0,
+        zero_point: 0,
+    };
+    call.add(op, &[value])
+}
+
 /// What codes of 8 bits stand for.
 #[derive(Clone, Copy, PartialEq)]
 pub(in super::super) struct Grid {

@@ -3,280 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use prost::Message;
-use snapc_ir::ops::{
-    Add, Cast, Concat, Conv2d, Gather, GroupNorm, LayerNorm, Linear, Reshape, Slice, Softmax,
-};
-use snapc_ir::{DType, Dim, Encoding, Graph, LazyTensor, Shape};
-use snapc_target::{AttentionForm, Finding, Silent};
+use snapc_target::{Finding, Silent};
 
-use super::rules::*;
-use super::{RULES, verify};
-use crate::blob::WeightFile;
-use crate::emit::model_of;
-use crate::level::Level;
-use crate::lower::{IntegerFeatures, lower};
-use crate::package;
-use crate::proto::*;
-
-const NAME: &str = "Unet.mlpackage";
-
-fn weights(shape: &[usize]) -> LazyTensor {
-    let n: usize = shape.iter().product();
-    let data: Vec<f32> = (0..n).map(|i| (i % 7) as f32 * 0.25 - 0.5).collect();
-    LazyTensor::from_f32(shape, &data).cast(DType::F16)
-}
-
-/// A graph with operations of every form: tuples, words, scalars, vectors, large and small constants.
-fn graph() -> Graph {
-    let mut g = Graph::new("unet");
-    let x = g.input(
-        "x",
-        snapc_ir::TensorType::new(DType::F16, Shape::fixed(&[1, 4, 6, 6])),
-    );
-    let ids = g.input(
-        "ids",
-        snapc_ir::TensorType::new(DType::I32, Shape::fixed(&[1, 5])),
-    );
-    let [weight, bias] = [
-        g.parameter("conv.weight", weights(&[8, 4, 3, 3])),
-        g.parameter("conv.bias", weights(&[8])),
-    ];
-    let conv = Conv2d {
-        strides: [2, 2],
-        pads: [1, 1, 1, 1],
-        groups: 1,
-    };
-    let y = g.add(conv, &[x, weight, bias], "conv").unwrap();
-    let [scale, shift] = [
-        g.parameter("norm.weight", weights(&[8])),
-        g.parameter("norm.bias", weights(&[8])),
-    ];
-    let y = g
-        .add(
-            GroupNorm {
-                groups: 2,
-                epsilon: 1e-5,
-            },
-            &[y, scale, shift],
-            "norm",
-        )
-        .unwrap();
-    let shape = vec![Dim::Fixed(1), Dim::Fixed(9), Dim::Fixed(8)];
-    let y = g.add(Reshape { shape }, &[y], "rows").unwrap();
-    let y = g
-        .add(
-            Slice {
-                axis: 1,
-                start: 0,
-                end: 5,
-            },
-            &[y],
-            "some",
-        )
-        .unwrap();
-    // One group per row, which every level has a form for.
-    let scale = vec![1.0 / 64.0; 8];
-    let rows = Encoding::affine(8, &[8, 1], scale, Vec::new()).unwrap();
-    let table = g.parameter("table", weights(&[8, 8]).encode(Arc::new(rows)));
-    let z = g
-        .add(
-            Gather {
-                axis: 0,
-                batch_dims: 0,
-            },
-            &[table, ids],
-            "tokens",
-        )
-        .unwrap();
-    let y = g.add(Add {}, &[y, z], "sum").unwrap();
-    let y = g.add(Concat { axis: 2 }, &[y, z], "both").unwrap();
-    let [scale, shift] = [
-        g.parameter("ln.weight", weights(&[16])),
-        g.parameter("ln.bias", weights(&[16])),
-    ];
-    let y = g
-        .add(LayerNorm { epsilon: 1e-5 }, &[y, scale, shift], "ln")
-        .unwrap();
-    let [weight, bias] = [
-        g.parameter("fc.weight", weights(&[3, 16])),
-        g.parameter("fc.bias", weights(&[3])),
-    ];
-    let y = g.add(Linear {}, &[y, weight, bias], "fc").unwrap();
-    let y = g.add(Softmax { axis: 2 }, &[y], "softmax").unwrap();
-    let y = g.add(Cast { to: DType::F32 }, &[y], "wide").unwrap();
-    g.output("y", y);
-    g
-}
-
-fn valid(level: Level) -> (Model, WeightFile) {
-    let graph = graph();
-    let lowered = lower(&graph, level, IntegerFeatures::Int32, AttentionForm::Auto).unwrap();
-    (model_of(&graph, &lowered, level, &[]), lowered.weights)
-}
-
-/// The findings for the package after changes to the model and to the files.
-fn findings(
-    level: Level,
-    edit: impl FnOnce(&mut Model),
-    damage: impl FnOnce(&Path),
-) -> Vec<Finding> {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut model, weights) = valid(level);
-    edit(&mut model);
-    package::write(dir.path(), NAME, "unet", &model, &weights, &Silent).unwrap();
-    damage(&dir.path().join(NAME));
-    verify(dir.path()).unwrap()
-}
-
-fn main_of(model: &mut Model) -> &mut Function {
-    model
-        .ml_program
-        .as_mut()
-        .unwrap()
-        .functions
-        .get_mut("main")
-        .unwrap()
-}
-
-fn block(model: &mut Model) -> &mut Block {
-    main_of(model)
-        .block_specializations
-        .values_mut()
-        .next()
-        .unwrap()
-}
-
-fn operation<'a>(model: &'a mut Model, kind: &str) -> &'a mut Operation {
-    block(model)
-        .operations
-        .iter_mut()
-        .find(|o| o.kind == kind)
-        .unwrap()
-}
-
-/// The constant that a parameter is bound to.
-fn constant<'a>(model: &'a mut Model, kind: &str, parameter: &str) -> &'a mut Operation {
-    let name = bound(&operation(model, kind).inputs[parameter]);
-    let operations = &mut block(model).operations;
-    operations
-        .iter_mut()
-        .find(|o| o.outputs[0].name == name)
-        .unwrap()
-}
-
-fn bound(argument: &Argument) -> String {
-    match &argument.arguments[0].bound {
-        Some(Bound::Name(name)) => name.clone(),
-        other => panic!("bound to {other:?}"),
-    }
-}
-
-fn by_name(name: &str) -> Argument {
-    let bound = Some(Bound::Name(name.to_owned()));
-    Argument {
-        arguments: vec![Binding { bound }],
-    }
-}
-
-/// Gives a value another name wherever it stands.
-fn rename(model: &mut Model, from: &str, to: &str) {
-    for op in &mut block(model).operations {
-        let bindings = op.inputs.values_mut().flat_map(|a| &mut a.arguments);
-        for binding in bindings.filter(|b| b.bound == Some(Bound::Name(from.to_owned()))) {
-            binding.bound = Some(Bound::Name(to.to_owned()));
-        }
-        for output in op.outputs.iter_mut().filter(|o| o.name == from) {
-            output.name = to.to_owned();
-        }
-    }
-}
-
-fn named(kind: &str, name: &str, ty: ValueType) -> Operation {
-    Operation {
-        kind: kind.to_owned(),
-        outputs: vec![NamedValueType {
-            name: name.to_owned(),
-            ty: Some(ty),
-        }],
-        attributes: [("name".to_owned(), string(name))].into(),
-        ..Operation::default()
-    }
-}
-
-fn tensor_of(ty: &mut Option<ValueType>) -> &mut TensorType {
-    ty.as_mut().unwrap().tensor.as_mut().unwrap()
-}
-
-/// The form of a compressed constant at iOS 17 as that of iOS 18.
-fn to_blockwise(op: &mut Operation) {
-    op.kind = "constexpr_blockwise_shift_scale".to_owned();
-    let mut attributes = std::mem::take(&mut op.attributes);
-    let mut scale = attributes.remove("scale").unwrap();
-    scale.ty = Some(tensor_type(DataType::Float16, &[8, 1]));
-    let data = attributes.remove("quantized_data").unwrap();
-    for (name, value) in [("data", data), ("scale", scale)] {
-        let bound = Some(Bound::Value(value));
-        let arguments = vec![Binding { bound }];
-        op.inputs.insert(name.to_owned(), Argument { arguments });
-    }
-    let name = attributes.remove_entry("name");
-    op.attributes.extend(name);
-}
-
-/// The value in place of a parameter.
-fn value_of<'a>(op: &'a mut Operation, parameter: &str) -> &'a mut Value {
-    let argument = op.inputs.get_mut(parameter).unwrap();
-    match &mut argument.arguments[0].bound {
-        Some(Bound::Value(value)) => value,
-        other => panic!("bound to {other:?}"),
-    }
-}
-
-fn blob_of(op: &mut Operation) -> &mut BlobFileValue {
-    match &mut op.attributes.get_mut("val").unwrap().content {
-        Some(Content::BlobFile(blob)) => blob,
-        other => panic!("not in the weight file: {other:?}"),
-    }
-}
-
-fn ints_of(op: &mut Operation) -> &mut Vec<i32> {
-    let content = &mut op.attributes.get_mut("val").unwrap().content;
-    match content {
-        Some(Content::Immediate(ImmediateValue {
-            tensor:
-                Some(TensorValue {
-                    elements: Some(Elements::Ints(v)),
-                }),
-        })) => &mut v.values,
-        other => panic!("no ints: {other:?}"),
-    }
-}
-
-fn edit_json(package: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
-    let path = package.join("Manifest.json");
-    let mut json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    edit(&mut json);
-    fs::write(path, json.to_string()).unwrap();
-}
-
-/// The item whose path ends as given.
-fn item(json: &serde_json::Value, path: &str) -> String {
-    let items = json["itemInfoEntries"].as_object().unwrap();
-    let found = items
-        .iter()
-        .find(|(_, i)| i["path"].as_str().unwrap().ends_with(path));
-    found.unwrap().0.clone()
-}
-
-fn edit_bytes(package: &Path, file: &str, edit: impl FnOnce(&mut Vec<u8>)) {
-    let path = package.join("Data/com.apple.CoreML").join(file);
-    let mut bytes = fs::read(&path).unwrap();
-    edit(&mut bytes);
-    fs::write(path, bytes).unwrap();
-}
+use super::super::rules::*;
+use super::super::{RULES, verify};
+use super::*;
 
 /// A change to the model, for the package of a level.
 type ModelSeed = (&'static str, Level, fn(&mut Model));
@@ -356,28 +89,21 @@ const MODEL_SEEDS: &[ModelSeed] = &[
         .into();
         block(m).operations.extend([axes, reshape]);
     }),
-    (RANK, Level::Ios17, |m| {
-        let four = [1, 1, 5, 16];
-        let before = bound(&operation(m, "linear").inputs["x"]);
-        let ints = Elements::Ints(RepeatedInts {
-            values: four.map(|n| n as i32).to_vec(),
+    (RANK, Level::Ios17, with_linear_of_rank_4),
+    (IMAGE, Level::Ios17, |m| {
+        let output = &mut m.description.as_mut().unwrap().output[0];
+        output.ty = Some(FeatureType {
+            image: Some(ImageFeatureType {
+                width: 3,
+                height: 5,
+                color_space: ColorSpace::Rgb as i32,
+            }),
+            ..FeatureType::default()
         });
-        let value = immediate(DataType::Int32, &[4], ints);
-        let mut shape = named("const", "four", value.ty.clone().unwrap());
-        shape.attributes.insert("val".to_owned(), value);
-        let mut reshape = named("reshape", "fourth", tensor_type(DataType::Float16, &four));
-        reshape.inputs = [
-            ("x".to_owned(), by_name(&before)),
-            ("shape".to_owned(), by_name("four")),
-        ]
-        .into();
-        let mut linear = operation(m, "linear").clone();
-        linear.inputs.insert("x".to_owned(), by_name("fourth"));
-        linear.outputs[0] = NamedValueType {
-            name: "wide_linear".to_owned(),
-            ty: Some(tensor_type(DataType::Float16, &[1, 1, 5, 3])),
-        };
-        block(m).operations.extend([shape, reshape, linear]);
+    }),
+    (FEATURE, Level::Ios17, |m| {
+        let input = &mut m.description.as_mut().unwrap().input[0];
+        input.ty = Some(FeatureType::default());
     }),
     (DESCRIPTION, Level::Ios17, |m| m.description = None),
     (DESCRIPTION, Level::Ios17, |m| {
@@ -540,10 +266,6 @@ const MODEL_SEEDS: &[ModelSeed] = &[
     }),
 ];
 
-fn array(feature: &mut FeatureDescription) -> &mut ArrayFeatureType {
-    feature.ty.as_mut().unwrap().multi_array.as_mut().unwrap()
-}
-
 /// Gives the convolution a bias that an operation computes.
 fn computed_bias(model: &mut Model) {
     let constant = bound(&operation(model, "conv").inputs["bias"]);
@@ -555,9 +277,6 @@ fn computed_bias(model: &mut Model) {
     let at = operations.iter().position(|o| o.kind == "conv").unwrap();
     operations.insert(at, copy);
 }
-
-const MODEL: &str = "model.mlmodel";
-const WEIGHTS: &str = "weights/weight.bin";
 
 fn replace_by_link(file: &Path) {
     fs::remove_file(file).unwrap();
