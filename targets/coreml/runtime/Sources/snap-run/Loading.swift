@@ -18,7 +18,7 @@ enum Loading {
     }
 
     /// Says on standard error what takes long.
-    static func tell(_ progress: InstallProgress) {
+    @Sendable static func tell(_ progress: InstallProgress) {
         if progress.state == .compiling {
             Console.say("compiling \(progress.package) (\(progress.index + 1) of \(progress.count))")
         }
