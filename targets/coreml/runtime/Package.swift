@@ -7,6 +7,7 @@ import PackageDescription
     let coreMLTargets: [Target] = [
         .systemLibrary(name: "CSnapCoreML", path: "TestSupport/CSnapCoreML"),
         .target(name: "CoreML", dependencies: ["CSnapCoreML"], path: "TestSupport/CoreML"),
+        .testTarget(name: "CoreMLTests", dependencies: ["CoreML"], path: "TestSupport/CoreMLTests"),
     ]
 #else
     let coreML: [Target.Dependency] = []
