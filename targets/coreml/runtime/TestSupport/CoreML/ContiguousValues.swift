@@ -1,4 +1,5 @@
-/// The elements of a multi-array side by side: its own memory where they lie so, a copy elsewhere.
+/// The elements of a multi-array side by side: its own memory where they lie so, a copy elsewhere. `memory` is valid as long as
+/// this object lives.
 final class ContiguousValues {
     let memory: UnsafeMutableRawBufferPointer
     private let array: MLMultiArray

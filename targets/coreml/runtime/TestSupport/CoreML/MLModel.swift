@@ -68,9 +68,12 @@ public final class MLModel: NSObject, @unchecked Sendable {
             try backings[feature.name] ?? result(feature)
         }
         let results = outputs.map { ContiguousValues(for: $0) }
-        try engine.predict(
-            inputs: zip(engine.record.inputs, inputs).map { .init(name: $0.name, memory: $1.memory) },
-            outputs: zip(engine.record.outputs, results).map { .init(name: $0.name, memory: $1.memory) })
+        // The memory goes with the values, which nothing else would keep so long.
+        try withExtendedLifetime((inputs, results)) {
+            try engine.predict(
+                inputs: zip(engine.record.inputs, inputs).map { .init(name: $0.name, memory: $1.memory) },
+                outputs: zip(engine.record.outputs, results).map { .init(name: $0.name, memory: $1.memory) })
+        }
         results.forEach { $0.writeBack() }
         let values = zip(engine.record.outputs, outputs).map { ($0.name, MLFeatureValue(multiArray: $1)) }
         return try MLDictionaryFeatureProvider(dictionary: Dictionary(values, uniquingKeysWith: { first, _ in first }))
