@@ -45,8 +45,10 @@ final class Run: @unchecked Sendable {
     var passes: Int { unet.text.passes }
 
     /// Goes back to the start, with the memory as it is.
-    func restart() {
-        latents = settings.initLatents
+    ///
+    /// - Parameter latents: What the next step is given; nil for the latents of the request.
+    func restart(from latents: [Float]? = nil) {
+        self.latents = latents ?? settings.initLatents
         (inputIDs, textEmbeddings, timings) = ([], [], Pipeline.Timings())
     }
 

@@ -1,6 +1,7 @@
 import Foundation
-import SnapRuntime
 import XCTest
+
+@testable import SnapRuntime
 
 #if os(Linux)
     import CoreML
@@ -11,7 +12,7 @@ final class AccuracyTests: XCTestCase {
     /// How far a run is from the reference, in dB.
     private struct Comparison {
         var finalLatents = 0.0
-        /// The worst call of the UNet that got the reference's own latents: the first step.
+        /// The call of the UNet that got the reference's own latents.
         var firstCall = 0.0
         var image = 0.0
         var textEmbeddings = 0.0
@@ -76,6 +77,29 @@ final class AccuracyTests: XCTestCase {
 
     func testSplitEinsum() async throws {
         try await assertHalfPrecision("split")
+    }
+
+    /// Each call of the UNet on the latents that the reference run had there.
+    func testEveryCallOfTheUNet() async throws {
+        let scratch = try Scratch()
+        let reference = try Reference()
+        for name in ["plain", "apple", "snap", "chunk"] {
+            let artifact = try Artifact(folder: try Environment.artifact(name))
+            let pipeline = try await Pipeline(artifact: artifact, options: .init(cacheFolder: scratch.folder))
+            let run = try await pipeline.makeRun(try pipeline.settings(of: try reference.request()))
+            for (index, prompt) in [reference.negativePrompt, reference.prompt].enumerated() {
+                try await pipeline.worker.run { try run.encode(prompt, index: index) }
+            }
+            for step in 0..<reference.steps {
+                let latents = try reference.floats(step == 0 ? "init_latents" : "step_\(step - 1).latents")
+                let predictions = try await pipeline.worker.run {
+                    run.restart(from: latents)
+                    return try run.step(step, isObserved: true)?.predictions ?? []
+                }
+                let quality = psnr(reference: try reference.floats("step_\(step).noise_pred"), found: predictions)
+                XCTAssertGreaterThanOrEqual(quality, 65, "step \(step) of \(name)")
+            }
+        }
     }
 
     func testSinglePrecision() async throws {
