@@ -14,7 +14,7 @@ final class Call {
     ///   - stage: For errors.
     ///   - tensors: Memory of every input, and of the outputs that are wanted, by name.
     /// - Throws: ``SnapError/artifact(path:reason:)`` when an input has no memory or one of another form: two chunks that do
-    ///   not belong together.
+    ///   not belong together. ``SnapError/model(stage:reason:)`` when Core ML does not take the memory.
     init(_ graph: Manifest.Graph, stage: Stage, tensors: [String: Tensor], lookup: FeatureLookup) throws {
         self.graph = graph
         self.stage = stage
@@ -25,7 +25,11 @@ final class Call {
             }
             values[input.name] = MLFeatureValue(multiArray: tensor.array)
         }
-        inputs = try MLDictionaryFeatureProvider(dictionary: values)
+        do {
+            inputs = try MLDictionaryFeatureProvider(dictionary: values)
+        } catch {
+            throw SnapError.model(stage: stage, reason: "\(graph.name): Core ML refuses the inputs: \(describe(error))")
+        }
         outputs = graph.outputs.compactMap { output in tensors[output.name].map { (output.name, $0) } }
         options.outputBackings = Dictionary(uniqueKeysWithValues: outputs.map { ($0.name, $0.tensor.array as Any) })
     }
@@ -47,7 +51,7 @@ final class Call {
                 throw SnapError.model(stage: stage, reason: "\(graph.name): Core ML gives no output '\(name)'")
             }
             // Core ML may refuse a backing and give memory of its own.
-            if array !== tensor.array, array.dataPointer != tensor.array.dataPointer, !tensor.copy(from: array) {
+            if array !== tensor.array, !tensor.copy(from: array) {
                 throw SnapError.model(
                     stage: stage, reason: "\(graph.name): the output '\(name)' has not the form that the manifest says")
             }

@@ -9,6 +9,16 @@ struct FeatureLookup {
         .artifact(path: path, reason: "\(reason); convert the checkpoint again with the snapc that this runtime came with")
     }
 
+    /// Elements of a feature at most: four times a picture of 4096x4096. What declares more is broken.
+    private static let maxCount = 1 << 28
+
+    /// Refuses features that memory is not to be asked for.
+    func checkSizes(of graph: Manifest.Graph) throws {
+        if let feature = (graph.inputs + graph.outputs).first(where: { $0.count > Self.maxCount }) {
+            throw failure("\(graph.name): '\(feature.name)' has \(feature.count) elements, more than \(Self.maxCount)")
+        }
+    }
+
     /// The one graph of a stage.
     func only(_ graphs: [Manifest.Graph], _ stage: Stage) throws -> Manifest.Graph {
         guard let graph = graphs.first, graphs.count == 1 else {

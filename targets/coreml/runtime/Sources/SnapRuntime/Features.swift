@@ -12,6 +12,9 @@ struct Features: Sendable {
     init(_ artifact: Artifact) throws {
         let lookup = FeatureLookup(path: artifact.manifestPath)
         let manifest = artifact.manifest
+        for graph in artifact.packages.map(\.graph) {
+            try lookup.checkSizes(of: graph)
+        }
         func graphs(_ stage: Stage) -> [Manifest.Graph] {
             artifact.packages.filter { $0.stage == stage }.map(\.graph)
         }

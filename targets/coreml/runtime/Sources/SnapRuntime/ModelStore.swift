@@ -95,7 +95,11 @@ public struct ModelStore: Sendable {
                 stage: package.stage,
                 reason: "Core ML cannot compile \(package.location.path): \(describe(error))")
         }
-        try await worker.run { try entry.fill(with: compiled) }
+        try await worker.run {
+            // Nothing is left of it when it has been moved.
+            defer { try? FileManager.default.removeItem(at: compiled) }
+            try entry.fill(with: compiled)
+        }
     }
 }
 

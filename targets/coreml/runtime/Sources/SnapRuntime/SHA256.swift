@@ -19,10 +19,26 @@ enum SHA256 {
     static func hexadecimal(of file: FileHandle) throws -> String {
         var hasher = Hasher()
         try file.seek(toOffset: 0)
-        while let data = try file.read(upToCount: chunk), !data.isEmpty {
-            hasher.update(data)
-        }
+        while try drained({ try take(file, into: &hasher) }) {}
         return hasher.hexadecimal()
+    }
+
+    /// Hashes the next bytes of a file; false at its end.
+    private static func take(_ file: FileHandle, into hasher: inout Hasher) throws -> Bool {
+        guard let data = try file.read(upToCount: chunk), !data.isEmpty else {
+            return false
+        }
+        hasher.update(data)
+        return true
+    }
+
+    /// Frees what Foundation keeps for later, which would be the whole file by its end.
+    private static func drained<T>(_ call: () throws -> T) rethrows -> T {
+        #if canImport(ObjectiveC)
+            return try autoreleasepool(invoking: call)
+        #else
+            return try call()
+        #endif
     }
 
     #if canImport(CryptoKit)

@@ -16,6 +16,8 @@ final class Tensor {
     private let offset: Int
 
     /// Memory for a feature, all zero.
+    ///
+    /// - Throws: ``SnapError/unsupported(reason:)`` when Core ML has no array of this form.
     convenience init(_ feature: Manifest.Feature) throws {
         let memory = Memory(byteCount: feature.count * feature.dtype.size)
         try self.init(memory, offset: 0, dtype: feature.dtype, shape: feature.shape)
@@ -35,11 +37,15 @@ final class Tensor {
         guard let type = dtype.coreML else {
             throw SnapError.unsupported(reason: "a picture is no array; convert without --image-output")
         }
-        array = try MLMultiArray(
-            dataPointer: memory.base + offset, shape: shape.map { NSNumber(value: $0) }, dataType: type,
-            strides: strides.map { NSNumber(value: $0) },
-            // The array may outlive the tensor.
-            deallocator: { _ in withExtendedLifetime(memory) {} })
+        do {
+            array = try MLMultiArray(
+                dataPointer: memory.base + offset, shape: shape.map { NSNumber(value: $0) }, dataType: type,
+                strides: strides.map { NSNumber(value: $0) },
+                // The array may outlive the tensor.
+                deallocator: { _ in withExtendedLifetime(memory) {} })
+        } catch {
+            throw SnapError.unsupported(reason: "Core ML has no array of the shape \(shape): \(describe(error))")
+        }
     }
 
     /// Number of elements.

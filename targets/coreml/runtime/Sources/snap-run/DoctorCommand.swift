@@ -18,7 +18,7 @@ struct DoctorCommand {
     }
 
     func run() async throws {
-        let device = Device.current
+        let device = Benchmark.Device.current
         Console.result("\(device.system), \(device.model), \(device.memory >> 20) MB of memory")
         let manifest = try Manifest.read(folder: artifact)
         Console.result(describe(manifest))

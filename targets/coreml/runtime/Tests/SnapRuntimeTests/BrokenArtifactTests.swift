@@ -111,6 +111,17 @@ final class BrokenArtifactTests: XCTestCase {
         assertArtifact(error, "snap.json", "'sample' has the shape [2, 4, 16, 16], not [2, 4, 32, 16]")
     }
 
+    /// Refused before memory is asked for.
+    func testAFeatureBeyondAllSizes() async throws {
+        let scratch = try Scratch()
+        let folder = try scratch.copy(of: "plain")
+        var manifest = try Manifest.read(folder: folder)
+        manifest.graphs[0].outputs[1].shape = [1, 1 << 29]
+        try JSONEncoder().encode(manifest).write(to: folder.appendingPathComponent(Manifest.fileName))
+        let error = await failure(of: folder, scratch)
+        assertArtifact(error, "snap.json", "'pooler_output' has 536870912 elements")
+    }
+
     /// A compiled package of another conversion lies where the manifest's should.
     func testACompiledPackageOfAnotherConversion() async throws {
         let scratch = try Scratch()
