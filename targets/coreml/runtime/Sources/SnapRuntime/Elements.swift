@@ -1,0 +1,100 @@
+import SnapCore
+
+#if canImport(Accelerate)
+    import Accelerate
+#endif
+
+extension Manifest.ElementType {
+    /// Bytes of an element.
+    var size: Int {
+        switch self {
+        case .f16: return 2
+        case .f32, .i32: return 4
+        case .u8: return 1
+        }
+    }
+
+    /// Writes floats as elements of this type. Half precision is rounded to nearest, ties to even; integers are rounded
+    /// towards zero and have to be in range.
+    func store(_ values: UnsafeBufferPointer<Float>, at target: UnsafeMutableRawPointer) {
+        guard let source = values.baseAddress, !values.isEmpty else {
+            return
+        }
+        switch self {
+        case .f16: storeHalf(source, target, values.count)
+        case .f32: target.copyMemory(from: source, byteCount: values.count * size)
+        case .i32:
+            let integers = target.assumingMemoryBound(to: Int32.self)
+            for index in 0..<values.count {
+                integers[index] = Int32(source[index])
+            }
+        case .u8: preconditionFailure("pictures have no tensor")
+        }
+    }
+
+    /// Reads elements of this type as floats.
+    func load(_ source: UnsafeRawPointer, into values: UnsafeMutableBufferPointer<Float>) {
+        guard let target = values.baseAddress, !values.isEmpty else {
+            return
+        }
+        switch self {
+        case .f16: loadHalf(source, target, values.count)
+        case .f32: UnsafeMutableRawPointer(target).copyMemory(from: source, byteCount: values.count * size)
+        case .i32:
+            let integers = source.assumingMemoryBound(to: Int32.self)
+            for index in 0..<values.count {
+                target[index] = Float(integers[index])
+            }
+        case .u8: preconditionFailure("pictures have no tensor")
+        }
+    }
+
+    /// Whether all elements are finite: those that are not have every bit of the exponent set. Integers are.
+    func isFinite(_ source: UnsafeRawPointer, count: Int) -> Bool {
+        switch self {
+        case .f16:
+            let bits = UnsafeBufferPointer(start: source.assumingMemoryBound(to: UInt16.self), count: count)
+            return bits.reduce(0) { max($0, $1 & 0x7fff) } < 0x7c00
+        case .f32:
+            let bits = UnsafeBufferPointer(start: source.assumingMemoryBound(to: UInt32.self), count: count)
+            return bits.reduce(0) { max($0, $1 & 0x7fff_ffff) } < 0x7f80_0000
+        case .i32, .u8: return true
+        }
+    }
+}
+
+#if canImport(Accelerate)
+    // Also where Swift has no Float16, which is on Macs with an Intel processor.
+
+    private func storeHalf(_ source: UnsafePointer<Float>, _ target: UnsafeMutableRawPointer, _ count: Int) {
+        var from = vImage_Buffer(
+            data: UnsafeMutableRawPointer(mutating: source), height: 1, width: vImagePixelCount(count),
+            rowBytes: 4 * count)
+        var to = vImage_Buffer(data: target, height: 1, width: vImagePixelCount(count), rowBytes: 2 * count)
+        let status = vImageConvert_PlanarFtoPlanar16F(&from, &to, vImage_Flags(kvImageNoFlags))
+        precondition(status == kvImageNoError, "both buffers are one row of as many elements")
+    }
+
+    private func loadHalf(_ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int) {
+        var from = vImage_Buffer(
+            data: UnsafeMutableRawPointer(mutating: source), height: 1, width: vImagePixelCount(count),
+            rowBytes: 2 * count)
+        var to = vImage_Buffer(data: target, height: 1, width: vImagePixelCount(count), rowBytes: 4 * count)
+        let status = vImageConvert_Planar16FtoPlanarF(&from, &to, vImage_Flags(kvImageNoFlags))
+        precondition(status == kvImageNoError, "both buffers are one row of as many elements")
+    }
+#else
+    private func storeHalf(_ source: UnsafePointer<Float>, _ target: UnsafeMutableRawPointer, _ count: Int) {
+        let halves = target.assumingMemoryBound(to: Float16.self)
+        for index in 0..<count {
+            halves[index] = Float16(source[index])
+        }
+    }
+
+    private func loadHalf(_ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int) {
+        let halves = source.assumingMemoryBound(to: Float16.self)
+        for index in 0..<count {
+            target[index] = Float(halves[index])
+        }
+    }
+#endif
