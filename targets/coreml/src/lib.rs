@@ -26,6 +26,7 @@ mod names;
 mod package;
 mod proto;
 mod read;
+mod runtime;
 mod signature;
 pub mod verify;
 
@@ -146,6 +147,7 @@ impl Target for CoreMl {
     ) -> Result<Emitted, TargetError> {
         let mut emitted = emit::emit(program, options, dir, progress)?;
         emitted.add_known_prompt(program, options, dir)?;
+        emitted.files.extend(runtime::write(dir)?);
         Ok(emitted)
     }
 
@@ -160,7 +162,8 @@ impl Target for CoreMl {
                 .get(name)
                 .map_or(0, |f| f.len() as u64)
         };
-        bytes + tokenizer("tokenizer/vocab.json") + tokenizer("tokenizer/merges.txt")
+        let tokenizer = tokenizer("tokenizer/vocab.json") + tokenizer("tokenizer/merges.txt");
+        bytes + tokenizer + runtime::bytes()
     }
 
     fn verify(&self, dir: &Path) -> Result<Vec<Finding>, TargetError> {
