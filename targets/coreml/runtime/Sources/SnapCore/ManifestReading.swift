@@ -66,7 +66,8 @@ private func describe(_ error: DecodingError) -> String {
     case .typeMismatch(let type, let context):
         return "\(place(context.codingPath)) is not of type \(type)"
     case .dataCorrupted(let context) where context.codingPath.isEmpty:
-        return "is not JSON (\(context.debugDescription))"
+        // Foundation reports numbers beyond their type in this way too, and without the field.
+        return "is not JSON, or has a number that its field cannot hold (\(context.debugDescription))"
     case .dataCorrupted(let context):
         return "\(place(context.codingPath)) has a value unknown to this runtime (\(context.debugDescription))"
     @unknown default:

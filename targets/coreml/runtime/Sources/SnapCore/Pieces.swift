@@ -52,10 +52,16 @@ struct Pieces: Sequence, IteratorProtocol {
     /// Whether the rest starts with a part of the pattern, without regard to case. The long s is the only other form of a
     /// letter of those parts that lower case keeps.
     private func starts(with part: [Unicode.Scalar]) -> Bool {
-        rest.count >= part.count
-            && zip(rest, part).allSatisfy { found, expected in
-                found == expected || (found == "\u{17f}" && expected == "s")
+        guard rest.count >= part.count else {
+            return false
+        }
+        let longS: Unicode.Scalar = "\u{17f}"
+        for (found, expected) in zip(rest, part) where found != expected {
+            guard found == longS, expected == "s" else {
+                return false
             }
+        }
+        return true
     }
 }
 

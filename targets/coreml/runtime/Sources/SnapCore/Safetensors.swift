@@ -19,14 +19,19 @@ public struct Safetensors: Sendable {
     ///
     /// - Throws: ``SnapError/artifact(path:reason:)`` when it cannot be read or is no safetensors file.
     public init(contentsOf url: URL) throws {
-        path = url.path
-        file = try readArtifactFile(url, options: .mappedIfSafe)
+        try self.init(readArtifactFile(url, options: .mappedIfSafe), path: url.path)
+    }
+
+    /// The file with these bytes; `path` is for errors.
+    init(_ file: Data, path: String) throws {
+        self.path = path
+        self.file = file
         do {
             let header = try SafetensorsHeader(file: file)
             (metadata, start) = (header.metadata, header.end)
             tensors = Dictionary(uniqueKeysWithValues: header.tensors.map { (Array($0.name.utf8), $0) })
         } catch let error as SafetensorsHeader.Malformed {
-            throw SnapError.artifact(path: url.path, reason: "is not a safetensors file: \(error.reason); make it again")
+            throw SnapError.artifact(path: path, reason: "is not a safetensors file: \(error.reason); make it again")
         }
     }
 

@@ -1,5 +1,3 @@
-import Foundation
-
 /// The words of a text in NFC and lower case, with one space between them: transformers' `BasicTokenizer` with
 /// `strip_accents` and `do_split_on_punc` off.
 ///
@@ -7,22 +5,19 @@ import Foundation
 /// CJK ideograph is a word. Everything here works on Unicode scalars: Swift's characters and its equality of strings
 /// follow canonical equivalence, which transformers' rules do not.
 func clean(_ text: some Sequence<Unicode.Scalar>) -> [Unicode.Scalar] {
-    var spaced = String.UnicodeScalarView()
+    var spaced: [Unicode.Scalar] = []
     for scalar in text {
         if isSpace(scalar) {
             spaced.append(" ")
         } else if isDropped(scalar) {
             continue
         } else if isIdeograph(scalar) {
-            spaced.append(" ")
-            spaced.append(scalar)
-            spaced.append(" ")
+            spaced += [" ", scalar, " "]
         } else {
             spaced.append(scalar)
         }
     }
-    let composed = Array(String(spaced).precomposedStringWithCanonicalMapping.unicodeScalars)
-    let words = composed.split { $0.properties.isWhitespace }
+    let words = composed(spaced).split { $0.properties.isWhitespace }
     return Array(words.map(lowercased).joined(separator: [" "]))
 }
 

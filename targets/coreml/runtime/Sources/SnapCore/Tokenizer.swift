@@ -60,12 +60,19 @@ public struct Tokenizer: Sendable {
     private init(
         vocabulary: (data: Data, path: String), merges: (data: Data, path: String), length: Int, padTokenID: Int32
     ) throws {
+        let tokens = try Vocabulary(merges: merges.data, path: merges.path)
+        try tokens.check(vocabulary: vocabulary.data, path: vocabulary.path)
+        try self.init(tokens, length: length, padTokenID: padTokenID)
+    }
+
+    /// A tokenizer of these tokens.
+    ///
+    /// - Throws: ``SnapError/request(reason:)`` when the length or the padding token is impossible.
+    init(_ tokens: Vocabulary, length: Int, padTokenID: Int32) throws {
         guard length >= 2 else {
             throw SnapError.request(
                 reason: "a sequence of \(length) tokens has no room for the start and end tokens; the length is at least 2")
         }
-        let tokens = try Vocabulary(merges: merges.data, path: merges.path)
-        try tokens.check(vocabulary: vocabulary.data, path: vocabulary.path)
         guard let padText = tokens.text(of: padTokenID) else {
             throw SnapError.request(
                 reason: "padding token \(padTokenID) does not exist; the vocabulary has \(tokens.count) tokens")
