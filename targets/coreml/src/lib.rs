@@ -37,7 +37,7 @@ use snapc_target::{
 
 use compressed::Stored;
 pub use level::Level;
-pub use read::{ReadError, read};
+pub use read::{ArrayFeature, Description, PackageMetadata, ReadError, describe, read};
 
 /// The target `coreml`.
 #[derive(Clone, Copy, Debug, Default)]

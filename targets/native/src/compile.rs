@@ -5,12 +5,13 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 
 use snapc_format::{Layout, Plan, Stage};
-use snapc_ir::{DType, LazyTensor, PipelineSpec, Verified};
+use snapc_ir::verify::verify;
+use snapc_ir::{DType, Graph, LazyTensor, PipelineSpec, Verified};
 use snapc_program::{KNOWN_PROMPT, Program, ScheduleData, Storage, TokenizerData, Weight};
 use snapc_target::known_prompt::KnownPrompt;
 use snapc_target::stream::{Blob, BlobFile};
 use snapc_target::tokenizer::pad_token_id;
-use snapc_target::{EmitOptions, Progress, TargetError, schedule};
+use snapc_target::{EmitOptions, Progress, Silent, TargetError, schedule};
 
 use crate::lower::{Lowered, StoredWeight, lower};
 
@@ -101,6 +102,24 @@ pub fn compile(
 ) -> Result<(), TargetError> {
     let compiled = Compiled::new(graphs, companions, activations)?;
     compiled.write(path, progress)
+}
+
+/// Compiles graphs that were read back from the files of another target to a file of their own, for the engine to compute what
+/// those files say: results are rounded to the element types that the graphs state, and nothing stands beside the networks.
+///
+/// # Errors
+/// As [`compile`], and when a graph is malformed.
+pub fn compile_as_stated(graphs: &[(Stage, &Graph)], path: &Path) -> Result<(), TargetError> {
+    let verified = graphs.iter().map(|&(stage, graph)| {
+        let verified = verify(graph).map_err(|violations| TargetError::Verify {
+            graph: graph.name().to_owned(),
+            violations,
+        })?;
+        Ok((stage, verified))
+    });
+    let verified = verified.collect::<Result<Vec<_>, TargetError>>()?;
+    let companions = Companions::default();
+    compile(&verified, &companions, Activations::Declared, path, &Silent)
 }
 
 /// The instructions of a graph, without its weights' data: what [`compile`] writes for it.

@@ -18,5 +18,5 @@ mod runtime;
 mod target;
 mod verify;
 
-pub use compile::{Activations, Companions, compile, lowered};
+pub use compile::{Activations, Companions, compile, compile_as_stated, lowered};
 pub use target::Native;

@@ -105,7 +105,8 @@ pub fn install_package(name: &str) -> Result<bool> {
     Ok(true)
 }
 
-fn is_root() -> bool {
+/// Whether the process may do everything.
+pub fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|o| o.stdout.trim_ascii() == b"0")
 }

@@ -1,4 +1,4 @@
-//! Chores of the workspace: Python environments for the foreign readers, the whole test run, fuzzing, generated
+//! Chores of the workspace: Python environments for the foreign readers, Swift, the whole test run, fuzzing, generated
 //! documents. Call it as `cargo xtask COMMAND`.
 
 #![forbid(unsafe_code)]
@@ -9,6 +9,7 @@ mod environment;
 mod fuzz;
 mod process;
 mod steps;
+mod swift;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,6 +38,17 @@ enum Command {
         /// Also the checks that need PyTorch, and a short run of the fuzz targets
         #[arg(long)]
         all: bool,
+    },
+    /// Run the tests of the Swift package, or another command of swift on it; makes a Debian with Swift under .cache where root on
+    /// Linux has none
+    Swift {
+        /// Subcommand and arguments, such as `build` or `test --filter SnapCoreTests`
+        #[arg(
+            default_value = "test",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        arguments: Vec<String>,
     },
     /// Run fuzz targets of tests/fuzz; what they learn is kept under .cache
     Fuzz {
@@ -71,6 +83,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup { all } => environment::setup(&workspace_root(), all),
         Command::Test { all } => steps::test(&workspace_root(), all),
+        Command::Swift { arguments } => swift::swift(&workspace_root(), &arguments),
         Command::Fuzz { targets, runs } => fuzz::fuzz(&workspace_root(), &targets, runs),
         Command::Codegen { check } => codegen::run(&workspace_root(), check),
         Command::Effects { only, full, times } => {

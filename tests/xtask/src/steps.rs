@@ -8,6 +8,7 @@ use anyhow::Result;
 use crate::environment;
 use crate::fuzz;
 use crate::process::run;
+use crate::swift;
 
 /// Checks in Python that need PyTorch, each run from the workspace's root with the path of the release binary in
 /// `SNAPC`; exit code 0 means that the check holds.
@@ -18,13 +19,14 @@ const FULL_CHECKS: &[&str] = &[
     "tests/python/full/full_size.py",
 ];
 
-/// Makes the environments, runs the tests of all crates, and with `all` the fuzz targets and the checks that need PyTorch.
+/// Makes the environments, runs the tests of all crates and of the Swift package, and with `all` the fuzz targets and the checks that need PyTorch.
 ///
 /// # Errors
 /// When a test fails.
 pub fn test(root: &Path, all: bool) -> Result<()> {
     environment::setup(root, all)?;
     run(cargo(root).args(["test", "--workspace"]))?;
+    swift::test(root)?;
     if all {
         fuzz::test(root)?;
         run(cargo(root).args(["build", "--release", "--package", "snapc"]))?;

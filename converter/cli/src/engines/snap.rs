@@ -3,13 +3,10 @@
 use std::path::Path;
 
 use snapc_format::Stage;
-use snapc_ir::verify::verify;
-use snapc_ir::{Graph, Verified};
-use snapc_native::{Activations, Companions, compile};
+use snapc_native::compile_as_stated;
 use snapc_pipeline::{NetworkKind, Tokenizer};
 use snapc_runtime::{Options, Runtime, RuntimeError, RuntimeNetwork};
 use snapc_target::known_prompt::KnownPrompt;
-use snapc_target::{Silent, TargetError};
 
 use super::read_back;
 use crate::artifact::Artifact;
@@ -64,9 +61,10 @@ pub fn networks(
         return open(&file, &options);
     }
     let graphs = read_back::graphs(artifact, batch)?;
+    let stages = [Stage::TextEncoder, Stage::Unet, Stage::VaeDecoder];
     let folder = tempfile::tempdir().map_err(|e| Failure::write(&std::env::temp_dir(), e))?;
     let file = folder.path().join(COMPILED);
-    compile_graphs(&graphs, &file)?;
+    compile_as_stated(&stages.into_iter().zip(&graphs).collect::<Vec<_>>(), &file)?;
     // The file is mapped when it is open, so that the folder may go.
     open(&file, &options)
 }
@@ -79,22 +77,6 @@ fn open(file: &Path, options: &Options) -> Result<[RuntimeNetwork; 3], Failure> 
         network(Stage::Unet)?,
         network(Stage::VaeDecoder)?,
     ])
-}
-
-/// Compiles the graphs of [`read_back::graphs`] to one file.
-fn compile_graphs(graphs: &[Graph; 3], file: &Path) -> Result<(), Failure> {
-    let stages = [Stage::TextEncoder, Stage::Unet, Stage::VaeDecoder];
-    let verified = stages.into_iter().zip(graphs).map(|(stage, graph)| {
-        let verified = verify(graph).map_err(|violations| TargetError::Verify {
-            graph: graph.name().to_owned(),
-            violations,
-        })?;
-        Ok((stage, verified))
-    });
-    let verified: Vec<(Stage, Verified<'_>)> = verified.collect::<Result<_, TargetError>>()?;
-    let companions = Companions::default();
-    compile(&verified, &companions, Activations::Declared, file, &Silent)?;
-    Ok(())
 }
 
 fn failure(error: RuntimeError) -> Failure {

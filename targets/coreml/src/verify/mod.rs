@@ -81,6 +81,19 @@ pub(crate) fn verify(dir: &Path) -> Result<Vec<Finding>, TargetError> {
     Ok(findings)
 }
 
+/// Checks one package, wherever it lies, and gives all findings, sorted. Their files begin with the name of its folder.
+pub fn check(package_folder: &Path) -> Vec<Finding> {
+    let name = package_folder.file_name().unwrap_or_default();
+    let dir = match name.is_empty() {
+        true => package_folder,
+        false => package_folder.parent().unwrap_or(package_folder),
+    };
+    let mut findings = package(dir, &name.to_string_lossy());
+    findings.sort();
+    findings.dedup();
+    findings
+}
+
 /// Checks one package.
 fn package(dir: &Path, name: &str) -> Vec<Finding> {
     let root = dir.join(name);

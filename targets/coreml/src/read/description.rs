@@ -1,0 +1,112 @@
+//! What a package says about itself: features and metadata, without its program.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use snapc_ir::DType;
+
+use super::error::ReadError;
+use super::package::Package;
+use crate::proto::{ArrayDataType, FeatureDescription, Metadata, Model};
+
+/// The description of a package, as an app sees it before it loads the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// `specificationVersion` of the model.
+    pub specification_version: i32,
+    /// Inputs in order.
+    pub inputs: Vec<ArrayFeature>,
+    /// Outputs in order.
+    pub outputs: Vec<ArrayFeature>,
+    /// Author, licence, version and texts.
+    pub metadata: PackageMetadata,
+}
+
+/// An input or output that is a multi-array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArrayFeature {
+    /// Its name.
+    pub name: String,
+    /// Element type: f16, f32 or i32.
+    pub dtype: DType,
+    /// Sizes of the axes.
+    pub shape: Vec<usize>,
+}
+
+/// Facts about a package for people; empty where it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PackageMetadata {
+    /// What the model does.
+    pub description: String,
+    /// Version of the model.
+    pub version: String,
+    /// Who made it.
+    pub author: String,
+    /// Its licence.
+    pub license: String,
+    /// Facts under keys of the maker's own.
+    pub user_defined: BTreeMap<String, String>,
+}
+
+/// Reads the description of a package.
+///
+/// # Errors
+/// When the manifest or the model file is missing, malformed or outside of the package, or a feature is no multi-array of
+/// f16, f32 or i32.
+pub fn describe(package: &Path) -> Result<Description, ReadError> {
+    let Package {
+        model, model_file, ..
+    } = Package::open(package)?;
+    description(model).map_err(|reason| ReadError::File {
+        path: model_file,
+        reason,
+    })
+}
+
+fn description(model: Model) -> Result<Description, String> {
+    let described = model.description.ok_or("the model has no description")?;
+    let features = |list: &[FeatureDescription]| -> Result<Vec<ArrayFeature>, String> {
+        list.iter().map(feature).collect()
+    };
+    Ok(Description {
+        specification_version: model.specification_version,
+        inputs: features(&described.input).map_err(|e| format!("input {e}"))?,
+        outputs: features(&described.output).map_err(|e| format!("output {e}"))?,
+        metadata: described.metadata.map(metadata).unwrap_or_default(),
+    })
+}
+
+fn feature(feature: &FeatureDescription) -> Result<ArrayFeature, String> {
+    let name = &feature.name;
+    let array = feature.ty.as_ref().and_then(|ty| ty.multi_array.as_ref());
+    let array = array.ok_or_else(|| format!("'{name}' is no multi-array"))?;
+    let dtype = match ArrayDataType::try_from(array.data_type) {
+        Ok(ArrayDataType::Float16) => DType::F16,
+        Ok(ArrayDataType::Float32) => DType::F32,
+        Ok(ArrayDataType::Int32) => DType::I32,
+        _ => {
+            let code = array.data_type;
+            return Err(format!(
+                "'{name}' has the element type {code}, which is not f16, f32 or i32"
+            ));
+        }
+    };
+    let sizes = array.shape.iter().map(|&size| usize::try_from(size));
+    let shape = sizes.collect::<Result<Vec<usize>, _>>();
+    let shape = shape.map_err(|_| format!("'{name}' has a negative dimension"))?;
+    Ok(ArrayFeature {
+        name: name.clone(),
+        dtype,
+        shape,
+    })
+}
+
+fn metadata(metadata: Metadata) -> PackageMetadata {
+    PackageMetadata {
+        description: metadata.short_description,
+        version: metadata.version_string,
+        author: metadata.author,
+        license: metadata.license,
+        user_defined: metadata.user_defined,
+    }
+}
