@@ -132,13 +132,19 @@ final class ManifestTests: FolderTestCase {
         try assertRefused(#""steps": 2"#, #""steps": null"#, "field 'steps'")
         try assertRefused(#""steps": 2,"#, "", "field 'steps' is missing")
         try assertRefused(#""interface": "plain""#, #""interface": "lean""#, "field 'interface' has a value unknown")
-        try assertRefused(#""name": "sample", "dtype": "f16""#, #""name": "sample", "dtype": "f8""#, "field 'graphs[0].inputs[0].dtype'")
-        try assertRefused(#""16"]}]"#, #""N"]}]"#, "field 'graphs[0].inputs[0].shape' has a value unknown to this runtime ('N'")
+        try assertRefused(
+            #""name": "sample", "dtype": "f16""#, #""name": "sample", "dtype": "f8""#,
+            "field 'graphs[0].inputs[0].dtype'")
+        try assertRefused(
+            #""16"]}]"#, #""N"]}]"#,
+            "field 'graphs[0].inputs[0].shape' has a value unknown to this runtime ('N'")
         try assertRefused(#""16"]}]"#, #""0"]}]"#, "'0' is not a fixed size")
         try assertRefused(#""16"]}]"#, #""9223372036854775807"]}]"#, "more than 2147483648 elements")
         try assertRefused(#""16"]}]"#, #"16]}]"#, "field 'graphs[0].inputs[0].shape")
         try assertRefused(#""role": "prediction""#, #""role": "guess""#, "field 'graphs[0].outputs[0].role'")
-        try assertRefused(#""prediction_type": "epsilon""#, #""prediction_type": "sample""#, "field 'scheduler.prediction_type'")
+        try assertRefused(
+            #""prediction_type": "epsilon""#, #""prediction_type": "sample""#,
+            "field 'scheduler.prediction_type'")
         try assertRefused(#""beta_end": 0.012,"#, "", "field 'scheduler.beta_end' is missing")
     }
 
@@ -193,7 +199,9 @@ final class ManifestTests: FolderTestCase {
         try assertRefused(#""bytes": 1"#, #""bytes": -1"#, "field 'files[0].bytes' is negative")
         let feature = #"{"name": "sample", "dtype": "f16", "shape": ["2", "4", "16", "16"]}"#
         try assertRefused(feature, "\(feature), \(feature)", "field 'graphs[0].inputs' has two features of one name")
-        try assertRefused(#""graphs": [{"#, #""graphs": [{"name": "unet", "file": "a", "inputs": [], "outputs": []}, {"#, "field 'graphs[1].name' is 'unet' a second time")
+        try assertRefused(
+            #""graphs": [{"#, #""graphs": [{"name": "unet", "file": "a", "inputs": [], "outputs": []}, {"#,
+            "field 'graphs[1].name' is 'unet' a second time")
     }
 
     func testErrorsSayWhatToDo() {
