@@ -92,7 +92,7 @@ public struct Benchmark: Codable, Sendable {
 
 extension Pipeline {
     /// Times the networks as a guided run calls them: the text encoder for one prompt, the UNet for one step, the decoder.
-    /// Each is loaded anew and dropped behind.
+    /// Each is loaded anew, with no other one in memory; the next run loads them again.
     ///
     /// - Parameter iterations: Timed calls of each network, at least 1.
     /// - Throws: ``SnapError/request(reason:)`` without iterations, and what ``generate(_:onProgress:)`` throws.
@@ -109,6 +109,7 @@ extension Pipeline {
         for stage in Stage.allCases {
             networks.append(try await time(stage, of: run, iterations: iterations))
         }
+        await dropModels()
         let files = Dictionary(manifest.files.map { ($0.path, $0.sha256) }) { first, _ in first }
         return Benchmark(
             schemaVersion: Benchmark.currentSchemaVersion, command: "bench", engine: "coreml", device: .current,
@@ -126,8 +127,7 @@ extension Pipeline {
             try checkCancellation()
             return try await worker.run { milliseconds(try clock.measure { try body() }) }
         }
-        await worker.finish { networks.drop(stage) }
-        defer { worker.enqueue { networks.drop(stage) } }
+        await dropModels()
         let load = try await measure { _ = try networks.models(of: stage) }
         let first = try await measure(call)
         var times: [Double] = []
@@ -141,6 +141,11 @@ extension Pipeline {
             name: stage, packages: packages.map(\.graph.file), batch: isUnet ? run.prompts : 1,
             predictions: packages.count * (isUnet ? run.passes : 1), loadMs: load, firstMs: first,
             medianMs: (times[(times.count - 1) / 2] + times[times.count / 2]) / 2, minMs: times[0])
+    }
+
+    private func dropModels() async {
+        let networks = self.networks
+        await worker.finish { networks.dropAll() }
     }
 
     private func benchmarkCall(of stage: Stage, _ run: Run) -> @Sendable () throws -> Void {

@@ -42,9 +42,9 @@ final class Networks: @unchecked Sendable {
         return models
     }
 
-    /// Drops the models of a stage.
-    func drop(_ stage: Stage) {
-        loaded[stage] = nil
+    /// Drops all models.
+    func dropAll() {
+        loaded.removeAll()
     }
 
     /// Drops what reduced memory has no use for when a run is over: everything.

@@ -80,11 +80,25 @@ public final class Pipeline: Sendable {
     public func generate(
         _ request: Request, onProgress: (@Sendable (Progress) async -> Bool)? = nil
     ) async throws -> Generation {
+        let outcome: Result<Generation, any Error>
+        do {
+            outcome = .success(try await perform(request, onProgress))
+        } catch {
+            outcome = .failure(error)
+        }
+        // Whatever came of it, the memory is free when the caller goes on.
+        let networks = self.networks
+        await worker.finish { networks.finishRun() }
+        return try outcome.get()
+    }
+
+    private func perform(
+        _ request: Request, _ onProgress: (@Sendable (Progress) async -> Bool)?
+    ) async throws -> Generation {
         let clock = ContinuousClock()
         let start = clock.now
         let settings = try settings(of: request)
-        let (networks, decoder) = (self.networks, self.decoder)
-        defer { worker.enqueue { networks.finishRun() } }
+        let decoder = self.decoder
         try checkCancellation()
         let run = try await makeRun(settings)
         for (index, prompt) in [request.negativePrompt, request.prompt].suffix(run.prompts).enumerated() {

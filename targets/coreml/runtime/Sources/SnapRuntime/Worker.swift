@@ -19,11 +19,6 @@ final class Worker: Sendable {
         }
     }
 
-    /// Runs a call behind those that wait already.
-    func enqueue(_ call: @escaping @Sendable () -> Void) {
-        queue.async(execute: call)
-    }
-
     /// Runs a call that cannot fail and waits for it without blocking a thread.
     func finish(_ call: @escaping @Sendable () -> Void) async {
         await withCheckedContinuation { continuation in

@@ -25,7 +25,7 @@ enum Environment {
     struct Missing: Error, CustomStringConvertible {
         let variable: String
 
-        var description: String { "\(variable) is not set; run these tests with `cargo xtask swift-test`" }
+        var description: String { "\(variable) is not set; run these tests with `cargo xtask swift`" }
     }
 }
 
