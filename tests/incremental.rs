@@ -248,7 +248,7 @@ fn whatever_matters_converts() {
     fs::write(&extra, bytes).expect("a test file can be written");
     scene.converts("", "'in/tokenizer/special_tokens_map.json' is new");
     // What no conversion reads does not count.
-    fs::write(scene.path("in/README.md"), "words").expect("a test file can be written");
+    fs::write(scene.path("in/notes.txt"), "words").expect("a test file can be written");
     scene.does_nothing("");
 
     let emitted = any_weights(&scene.path("out"));
@@ -343,6 +343,15 @@ fn a_conversion_that_fails_changes_nothing() {
     fs::write(&config, &good).expect("a test file can be written");
     scene.only_touches("");
 
+    for inside in ["out/x.d", "./out/deeper/x.d"] {
+        let run = scene.run(&format!("--depfile {inside}"));
+        assert_eq!(run.exit, Some(2), "{}", run.stderr);
+        assert!(
+            run.stderr.contains("lies in the artifact"),
+            "{}",
+            run.stderr
+        );
+    }
     let run = scene.run("--plan snapfusion --export-checkpoint exported");
     assert_eq!(run.exit, Some(2), "{}", run.stderr);
     assert!(

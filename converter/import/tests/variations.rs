@@ -241,7 +241,7 @@ fn a_checkpoint_tells_which_files_it_was_read_from() {
     let defaults = ImportOptions::default();
     // Neither what other programs read nor what lies beside it.
     fs::write(tiny.file("unet/diffusion_pytorch_model.bin"), "").unwrap();
-    fs::write(tiny.file("README.md"), "").unwrap();
+    fs::write(tiny.file("notes.txt"), "").unwrap();
     let mut expected = vec![
         "model_index.json",
         "scheduler/scheduler_config.json",

@@ -20,11 +20,23 @@ let package = Package(
     products: [
         .library(name: "SnapRuntime", targets: ["SnapCore", "SnapRuntime"]),
         .executable(name: "snap-run", targets: ["snap-run"]),
+        .plugin(name: "SnapcConvert", targets: ["SnapcConvert"]),
+        .plugin(name: "SnapcPrebuild", targets: ["SnapcPrebuild"]),
     ],
     targets: [
         .target(name: "SnapCore"),
         .target(name: "SnapRuntime", dependencies: ["SnapCore"] + coreML),
         .executableTarget(name: "snap-run", dependencies: ["SnapRuntime"]),
+        .plugin(
+            name: "SnapcConvert",
+            capability: .command(
+                intent: .custom(
+                    verb: "snapc-convert",
+                    description: "Convert the checkpoints that the targets' snapc.toml files name"),
+                permissions: [
+                    .writeToPackageDirectory(reason: "The Core ML packages are written into the package")
+                ])),
+        .plugin(name: "SnapcPrebuild", capability: .buildTool()),
         .testTarget(name: "SnapCoreTests", dependencies: ["SnapCore"]),
         .testTarget(name: "SnapRuntimeTests", dependencies: ["SnapRuntime", "snap-run"] + coreML),
     ] + coreMLTargets

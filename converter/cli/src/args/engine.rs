@@ -31,7 +31,7 @@ impl EngineKind {
 /// What runs an artifact's networks, and how.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct EngineArgs {
-    /// What runs the networks [default: snap; on a Mac `validate` asks Core ML, where snap-run is found]
+    /// What runs the networks [default: snap; coreml for `validate` on a Mac with snap-run]
     #[arg(long, value_enum)]
     pub engine: Option<EngineKind>,
     /// Threads that compute [default: one per processor]

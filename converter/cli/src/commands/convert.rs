@@ -58,25 +58,11 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
         stages::open(&settings.input, &settings.checkpoint)
     })?;
     refuse_to_overwrite(settings.output.as_deref(), &settings.input)?;
-    let mut recording = None;
-    if settings.if_changed && !args.dry_run && !args.list_passes {
-        let inputs = inputs(&checkpoint, &settings);
-        let dir = settings.required_output()?;
-        let mut build = Build::new(dir, settings.deciding.clone(), inputs, started)?;
-        match build.check()? {
-            Verdict::Unchanged(artifact) => {
-                let dependencies = dependencies(&checkpoint, args, &settings);
-                settings.write_depfile(&dependencies)?;
-                report::unchanged(&settings, &artifact, output)?;
-                if let Err(failure) = artifact.refresh(&dependencies) {
-                    output.note(&format!("note: {}", failure.messages().join(": ")));
-                }
-                return Ok(Exit::Done);
-            }
-            Verdict::Changed(reason) => output.note(&format!("converting: {reason}")),
-        }
-        recording = Some(build.record());
-    }
+    let recording = match look_for_changes(&checkpoint, args, &settings, started, output)? {
+        Changes::UpToDate => return Ok(Exit::Done),
+        Changes::Convert(recording) => Some(recording),
+        Changes::NotAsked => None,
+    };
     for note in checkpoint.notes() {
         output.note(&format!("note: {note}"));
     }
@@ -183,6 +169,47 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
     report.stages = clock.0;
     output.result(&report.document(), || report.text())?;
     Ok(Exit::Done)
+}
+
+/// Whether there is something to do.
+enum Changes {
+    /// No: the artifact is up to date, and that has been told.
+    UpToDate,
+    /// Yes; the conversion will be recorded.
+    Convert(Recording),
+    /// Nobody asked (`--if-changed`).
+    NotAsked,
+}
+
+/// Compares what is asked for with the conversion before, if that is asked for.
+fn look_for_changes(
+    checkpoint: &Checkpoint,
+    args: &ConvertArgs,
+    settings: &Settings,
+    started: SystemTime,
+    output: &Output,
+) -> Result<Changes, Failure> {
+    if !settings.if_changed || args.dry_run || args.list_passes {
+        return Ok(Changes::NotAsked);
+    }
+    let dir = settings.required_output()?;
+    let inputs = inputs(checkpoint, settings);
+    let mut build = Build::new(dir, settings.deciding.clone(), inputs, started)?;
+    match build.check()? {
+        Verdict::Changed(reason) => {
+            output.note(&format!("converting: {reason}"));
+            Ok(Changes::Convert(build.record()))
+        }
+        Verdict::Unchanged(artifact) => {
+            let dependencies = dependencies(checkpoint, args, settings);
+            settings.write_depfile(&dependencies)?;
+            report::unchanged(settings, &artifact, output)?;
+            if let Err(failure) = artifact.refresh(&dependencies) {
+                output.note(&format!("note: {}", failure.messages().join(": ")));
+            }
+            Ok(Changes::UpToDate)
+        }
+    }
 }
 
 /// Refuses an exported checkpoint that exists; `--force` is about the artifact.

@@ -125,7 +125,7 @@ impl Settings {
             if_changed: flags.if_changed,
         };
         if !args.dry_run && !args.list_passes {
-            settings.required_output()?;
+            settings.check_depfile(settings.required_output()?)?;
         }
         Ok(settings)
     }
@@ -137,6 +137,19 @@ impl Settings {
     pub fn required_output(&self) -> Result<&Path, Failure> {
         let missing = || Failure::usage("no output is given").help("-o names the folder to write");
         self.output.as_deref().ok_or_else(missing)
+    }
+
+    /// Refuses a dependency file in the artifact, whose folder is replaced as a whole.
+    fn check_depfile(&self, dir: &Path) -> Result<(), Failure> {
+        let Some(path) = &self.depfile else {
+            return Ok(());
+        };
+        let absolute = |path| std::path::absolute(path).map_err(|e| Failure::read(path, e));
+        if absolute(path)?.starts_with(absolute(dir)?) {
+            let message = format!("the depfile '{}' lies in the artifact", path.display());
+            return Err(Failure::usage(message).help("write it elsewhere"));
+        }
+        Ok(())
     }
 
     /// Writes the dependency file, if one is asked for; one that says the same stays as it is.
@@ -195,7 +208,8 @@ fn deciding(flags: &ConvertFlags, pass_limit: Option<usize>) -> BTreeMap<String,
     let Value::Object(mut given) = flags_as_keys else {
         unreachable!("flags are a struct");
     };
-    given.retain(|name, value| !value.is_null() && !NOT_DECIDING.contains(&name.as_str()));
+    let is_given = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+    given.retain(|name, value| is_given(value) && !NOT_DECIDING.contains(&name.as_str()));
     if plan_file(flags).is_some() {
         given.remove("plan");
     }
@@ -322,12 +336,12 @@ mod tests {
             let names = deciding(flags, Some(3)).into_keys();
             names.collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(known(&flags), "chunk-unet pass-limit precision steps");
+        assert_eq!(known(&flags), "pass-limit precision steps");
         let named = ConvertFlags {
             plan: Some("snapfusion".to_owned()),
             ..flags
         };
-        assert_eq!(known(&named), "chunk-unet pass-limit plan precision steps");
+        assert_eq!(known(&named), "pass-limit plan precision steps");
         assert_eq!(deciding(&named, None)["precision"], "f32");
         let keys = serde_json::to_value(ConvertFlags::default()).unwrap();
         for name in NOT_DECIDING {

@@ -44,7 +44,7 @@ pub struct Build {
 /// What the comparison found.
 pub enum Verdict {
     /// The artifact is what the conversion would write.
-    Unchanged(Unchanged),
+    Unchanged(Box<Unchanged>),
     /// It is not, for this reason.
     Changed(String),
 }
@@ -124,11 +124,11 @@ impl Build {
             let reason = format!("the content of '{}' has changed", path.display());
             return Ok(Verdict::Changed(reason));
         }
-        Ok(Verdict::Unchanged(Unchanged {
+        Ok(Verdict::Unchanged(Box::new(Unchanged {
             output: self.output.clone(),
             fresh: self.refreshed(&record),
             record,
-        }))
+        })))
     }
 
     /// Why the record is of another request, when it is: another snapc, other flags, other files.
