@@ -207,7 +207,7 @@ impl ConvertFlags {
 /// A parser of the versions of iOS that there are packages for.
 fn ios_version() -> impl clap::builder::TypedValueParser<Value = u32> {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
-    PossibleValuesParser::new(IOS_VERSION_WORDS)
+    PossibleValuesParser::new(IOS_VERSIONS.map(|v| v.to_string()))
         .map(|word| word.parse().unwrap_or_else(|e| unreachable!("listed: {e}")))
 }
 
