@@ -10,7 +10,7 @@ enum Fixtures {
 
     /// An artifact that snapc has made from `fixtures/tiny`.
     static func artifact(_ name: String) throws -> URL {
-        let what = "a folder of artifacts, which 'cargo xtask swift-test' makes"
+        let what = "a folder of artifacts, which 'cargo xtask swift test' makes"
         return try folder("SNAP_ARTIFACTS", what).appendingPathComponent(name)
     }
 
