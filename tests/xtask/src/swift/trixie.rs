@@ -77,7 +77,7 @@ pub fn make(root: &Path) -> Result<Toolchain> {
     if debootstrap().is_err() && !(install_package("debootstrap")? && debootstrap().is_ok()) {
         return missing("There is neither `swift` nor `debootstrap` on the path; install one");
     }
-    say("making a Debian with Swift in .cache/trixie; about 2 GB, and some minutes the first time");
+    say("making a Debian with Swift in .cache/trixie; about 3 GB, and some minutes the first time");
     remove(&trixie.folder)?;
     // It mounts things in the folder, and might leave them behind.
     run(Command::new("unshare")

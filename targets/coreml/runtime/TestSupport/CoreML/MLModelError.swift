@@ -13,7 +13,9 @@ enum ErrorCode: Int {
     case io = 3
 }
 
-/// An error as the framework throws it: an `NSError` with a localized description.
+/// An error as the framework throws it: an `NSError` with a localized description. It stands as the reason too, which is what
+/// Foundation prints of an error on Linux.
 func modelError(_ code: ErrorCode, _ description: String) -> NSError {
-    NSError(domain: MLModelErrorDomain, code: code.rawValue, userInfo: [NSLocalizedDescriptionKey: description])
+    let texts = [NSLocalizedDescriptionKey: description, NSLocalizedFailureReasonErrorKey: description]
+    return NSError(domain: MLModelErrorDomain, code: code.rawValue, userInfo: texts)
 }
