@@ -159,7 +159,7 @@ OPERATIONS = {
     "sigmoid": sigmoid,
     "silu": lambda x: x * sigmoid(x),
     "gelu": gelu,
-    "round": np.rint,
+    "round": lambda x: np.rint(x),
     "clip": lambda x, alpha, beta: np.clip(x, alpha, beta),
     "identity": lambda x: x,
     "cast": lambda x, dtype: x,

@@ -193,10 +193,13 @@ impl ConvertFlags {
     }
 }
 
+/// The versions of iOS as words.
+const IOS_VERSION_WORDS: [&str; IOS_VERSIONS.len()] = ["16", "17", "18", "26"];
+
 /// A parser of the versions of iOS that there are packages for.
 fn ios_version() -> impl clap::builder::TypedValueParser<Value = u32> {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
-    PossibleValuesParser::new(IOS_VERSIONS.map(|v| v.to_string()))
+    PossibleValuesParser::new(IOS_VERSION_WORDS)
         .map(|word| word.parse().unwrap_or_else(|e| unreachable!("listed: {e}")))
 }
 
@@ -246,6 +249,11 @@ mod tests {
         };
         let merged = flags.or(file);
         assert_eq!((merged.steps, merged.guidance), (Some(4), Some(1.0)));
+    }
+
+    #[test]
+    fn versions_of_ios_are_those_of_the_targets() {
+        assert_eq!(IOS_VERSIONS.map(|v| v.to_string()), IOS_VERSION_WORDS);
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub fn converted(options: &EmitOptions) -> Program {
     let pipeline: Pipeline = passes.join(",").parse().unwrap();
     let calibration = calibration(&program);
     let mut run = RunOptions::default();
-    run.context.calibration = Some(&calibration);
+    let is_calibrated = options.weights == Some(WeightForm::W8a8);
+    run.context.calibration = is_calibrated.then_some(&calibration);
     pipeline.run(program, &run).unwrap().0
 }
 
