@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Deserialize;
 use snapc_target::{AttentionForm, IOS_VERSIONS, Interface, Precision, WeightForm};
 
-use super::{CheckpointArgs, Prediction, Size};
+use super::{CheckpointArgs, Prediction, Size, Sizes};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,6 +76,10 @@ pub struct ConvertFlags {
     /// Image size in pixels, N or HxW [default: the checkpoint's]
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,
+    /// Several image sizes in one artifact, the first for programs that do not choose, e.g. `512,384x512` (Core ML only, from
+    /// iOS 18 on)
+    #[arg(long, value_name = "SIZES", conflicts_with = "size")]
+    pub sizes: Option<Sizes>,
     /// Names and shapes of inputs and outputs: diffusers' or those of Apple's packages [default: plain]
     #[arg(long, value_parser = choice::<Interface>(Interface::ALL, Interface::name))]
     #[serde(deserialize_with = "word")]
@@ -158,6 +162,7 @@ impl ConvertFlags {
             steps: self.steps.or(other.steps),
             guidance: self.guidance.or(other.guidance),
             size: self.size.or(other.size),
+            sizes: self.sizes.or(other.sizes),
             interface: self.interface.or(other.interface),
             min_ios: self.min_ios.or(other.min_ios),
             attention: self.attention.or(other.attention),
@@ -186,7 +191,11 @@ impl ConvertFlags {
     /// How the checkpoint is read.
     pub fn checkpoint(&self) -> CheckpointArgs {
         CheckpointArgs {
-            size: self.size,
+            size: self
+                .sizes
+                .as_ref()
+                .and_then(|s| s.0.first().copied())
+                .or(self.size),
             component_config: self.component_config.clone(),
             prediction_type: self.prediction_type,
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use snapc_ir::{About, DType, Program};
 use snapc_target::{EmitOptions, IOS_VERSIONS, Precision, Target, WeightForm, alternatives};
 
-use crate::args::{CheckpointArgs, ConvertArgs, ConvertFlags};
+use crate::args::{CheckpointArgs, ConvertArgs, ConvertFlags, Sizes};
 use crate::config;
 use crate::failure::Failure;
 use crate::targets;
@@ -64,6 +64,7 @@ impl Settings {
             guidance: flags.guidance.unwrap_or(defaults.guidance),
             chunk_unet: flags.chunk_unet,
             image_output: flags.image_output,
+            sizes: sizes(&flags)?,
             batch: defaults.batch,
         };
         // A settings file is not read by clap, whose choices hold for flags only.
@@ -144,6 +145,24 @@ impl Settings {
 
 /// The optimization level when none is given.
 const DEFAULT_LEVEL: u8 = 2;
+
+/// The sizes of an artifact for several of them.
+fn sizes(flags: &ConvertFlags) -> Result<Vec<[usize; 2]>, Failure> {
+    let Some(Sizes(sizes)) = &flags.sizes else {
+        return Ok(Vec::new());
+    };
+    if flags.size.is_some() {
+        return Err(
+            Failure::usage("--size and --sizes both say how large the pictures are")
+                .help("give one or the other"),
+        );
+    }
+    if flags.calibration.is_some() && sizes.len() > 1 {
+        let message = "--calibration has inputs of one size, and --sizes asks for several";
+        return Err(Failure::usage(message).help("convert once for each size"));
+    }
+    Ok(sizes.iter().map(|s| [s.height, s.width]).collect())
+}
 
 /// What the flags state about the model.
 fn about(flags: &ConvertFlags) -> Result<About, Failure> {
