@@ -2,7 +2,8 @@
 
 usage: run_coreml.py JOBS.json
 
-JOBS.json is a list of {"package": folder, "inputs": file, "outputs": file}. Each package is opened as coremltools does
+JOBS.json is a list of {"package": folder, "inputs": file, "outputs": file}, for a package of several functions with
+"function": name. Each package is opened as coremltools does
 it, its program rebuilt with type inference by `milproto.load`, and that program is evaluated in numpy on the tensors of
 `inputs` (safetensors). The outputs are written to `outputs` (safetensors). Prints one JSON list: null or the error of
 each job; the exit status is 1 if there is an error.
@@ -159,7 +160,7 @@ OPERATIONS = {
     "sigmoid": sigmoid,
     "silu": lambda x: x * sigmoid(x),
     "gelu": gelu,
-    "round": np.rint,
+    "round": lambda x: np.rint(x),
     "clip": lambda x, alpha, beta: np.clip(x, alpha, beta),
     "identity": lambda x: x,
     "cast": lambda x, dtype: x,
@@ -196,9 +197,9 @@ def argument(name, value):
     return value if value.ndim or name in DATA else value.item()
 
 
-def evaluate(program, inputs):
-    """The outputs of the program's function by name."""
-    function = program.functions["main"]
+def evaluate(program, inputs, function):
+    """The outputs of one of the program's functions by name."""
+    function = program.functions[function]
     values = {}
     for name, variable in function.inputs.items():
         if name not in inputs:
@@ -235,8 +236,10 @@ def evaluate(program, inputs):
 
 def run(job):
     program, spec = load_program(job["package"])
-    outputs = evaluate(program, load_file(job["inputs"]))
-    described = [feature.name for feature in spec.description.output]
+    name = job.get("function", "main")
+    outputs = evaluate(program, load_file(job["inputs"]), name)
+    described = {f.name: f for f in spec.description.functions} or {"main": spec.description}
+    described = [feature.name for feature in described[name].output]
     if sorted(outputs) != sorted(described):
         raise ValueError(f"the program gives {sorted(outputs)}, the description says {sorted(described)}")
     save_file(outputs, job["outputs"])

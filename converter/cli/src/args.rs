@@ -19,7 +19,7 @@ pub use convert::{ConvertArgs, ConvertFlags};
 pub use engine::{EngineArgs, EngineKind};
 pub use reference::ReferenceArgs;
 pub use run::RunArgs;
-pub use size::Size;
+pub use size::{Size, Sizes};
 pub use validate::ValidateArgs;
 
 use crate::exit::EXIT_CODES;

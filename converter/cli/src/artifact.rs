@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use snapc_pipeline::{Pipeline, SchedulerConfig, Tokenizer};
 use snapc_target::known_prompt::KnownPrompt;
 use snapc_target::manifest::Manifest;
-use snapc_target::{Interface, schedule};
+use snapc_target::{Interface, alternatives, schedule};
 
-use crate::args::EngineArgs;
+use crate::args::{EngineArgs, Size};
 use crate::engines::{self, AnyEngine, snap};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -25,8 +25,10 @@ const MAX_MERGES_BYTES: u64 = 64 << 20;
 pub struct Artifact {
     /// The folder.
     pub folder: PathBuf,
-    /// Its manifest.
+    /// Its manifest. The size of the latents is that of the pictures that were asked for.
     pub manifest: Manifest,
+    /// The function for that size, in the files that have one per size.
+    pub function: Option<String>,
 }
 
 impl Artifact {
@@ -44,7 +46,41 @@ impl Artifact {
         Ok(Artifact {
             folder: folder.to_owned(),
             manifest,
+            function: None,
         })
+    }
+
+    /// The artifact for pictures of a size, the first of its sizes when none is given.
+    ///
+    /// # Errors
+    /// When it has no such size.
+    pub fn at_size(mut self, size: Option<Size>) -> Result<Self, Failure> {
+        let Some(Size { height, width }) = size else {
+            return Ok(self);
+        };
+        let latent = &mut self.manifest.latent;
+        let cell = latent.pixels_per_cell;
+        let own = [latent.height, latent.width].map(|cells| cells.saturating_mul(cell));
+        if self.manifest.sizes.is_empty() && own == [height, width] {
+            return Ok(self);
+        }
+        let sizes = &self.manifest.sizes;
+        let found = sizes
+            .iter()
+            .find(|s| (s.height, s.width) == (height, width));
+        let Some(found) = found.filter(|_| cell > 0) else {
+            let known = sizes.iter().map(|s| format!("{}x{}", s.height, s.width));
+            let mut known: Vec<String> = known.collect();
+            if known.is_empty() {
+                known.push(format!("{}x{}", own[0], own[1]));
+            }
+            let message = format!("the artifact makes no pictures of {height}x{width}");
+            let help = format!("choose {}", alternatives(&known));
+            return Err(Failure::usage(message).help(help));
+        };
+        (latent.height, latent.width) = (height / cell, width / cell);
+        self.function = Some(found.function.clone());
+        Ok(self)
     }
 
     /// The schedule that the manifest records.

@@ -78,7 +78,7 @@ mod tests {
         let text = "checkpoint = 'c'\nif-changed = true\ntarget = 'onnx'\noutput = 'o'\nprecision = 'f32'\nsteps = 4\nguidance = 7\nsize = '64x128'\n\
             interface = 'apple'\nmin-ios = 18\nattention = 'sdpa'\npasses = 'a'\ncomponent-config = 'c'\n\
             prediction-type = 'v_prediction'\ndepfile = 'd'\nforce = true\nweights = 'mixed'\n\
-            weight-budget = '600MB'\nplan = 'p'\nprune-vae = 0.5\ncalibration = 'r'\nexport-checkpoint = 'e'\noptimize = 1\nkeep-f32 = 'auto'\nchunk-unet = true\nimage-output = true\n\
+            weight-budget = '600MB'\nplan = 'p'\nprune-vae = 0.5\ncalibration = 'r'\nexport-checkpoint = 'e'\noptimize = 1\nkeep-f32 = 'auto'\nchunk-unet = true\nimage-output = true\nsizes = '64,128'\n\
             author = 'a'\nlicense = 'l'\nmodel-version = '1'\ndescription = 'd'\n";
         let flags = parse(text).map_err(|f| f.messages()).unwrap();
         let size = Size {

@@ -104,6 +104,22 @@ impl Checkpoint {
     /// [`ImportError::Weights`] with everything that is wrong with the weights of all graphs;
     /// [`ImportError::Build`] when the configuration's stages do not fit together.
     pub fn import(&self) -> Result<Program, ImportError> {
+        self.import_latents(self.latent)
+    }
+
+    /// The same for pictures of another height and width, in pixels; the programs share the mapped weights.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::import`], and when the size does not fit the networks.
+    pub fn import_at(&self, size: (usize, usize)) -> Result<Program, ImportError> {
+        self.import_latents(latent_size(
+            &self.stored.unet,
+            &self.stored.vae,
+            Some(size),
+        )?)
+    }
+
+    fn import_latents(&self, latent: (usize, usize)) -> Result<Program, ImportError> {
         let StoredPipeline {
             text_encoder: text,
             unet: unet_config,
@@ -115,8 +131,8 @@ impl Checkpoint {
             || text_encoder(text, &*self.stored.text_encoder_weights),
             || {
                 rayon::join(
-                    || unet(unet_config, self.latent, tokens, &*self.stored.unet_weights),
-                    || vae_decoder(vae, self.latent, &*self.stored.vae_weights),
+                    || unet(unet_config, latent, tokens, &*self.stored.unet_weights),
+                    || vae_decoder(vae, latent, &*self.stored.vae_weights),
                 )
             },
         );
@@ -135,11 +151,11 @@ impl Checkpoint {
         }
         Ok(Program {
             graphs,
-            pipeline: self.pipeline(),
+            pipeline: self.pipeline(latent),
         })
     }
 
-    fn pipeline(&self) -> PipelineSpec {
+    fn pipeline(&self, latent: (usize, usize)) -> PipelineSpec {
         let StoredPipeline {
             text_encoder,
             unet,
@@ -153,8 +169,8 @@ impl Checkpoint {
             scheduler: scheduler.clone(),
             latent: LatentSpec {
                 channels: unet.in_channels,
-                height: self.latent.0,
-                width: self.latent.1,
+                height: latent.0,
+                width: latent.1,
                 pixels_per_cell: vae.pixels_per_cell(),
                 scaling_factor: vae.scaling_factor,
             },

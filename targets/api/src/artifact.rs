@@ -53,6 +53,17 @@ impl Feature {
     }
 }
 
+/// A function of a graph that is written for several picture sizes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmittedFunction {
+    /// Its name in the file.
+    pub name: String,
+    /// Inputs in order.
+    pub inputs: Vec<Feature>,
+    /// Outputs in order.
+    pub outputs: Vec<Feature>,
+}
+
 /// A graph as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmittedGraph {
@@ -64,6 +75,9 @@ pub struct EmittedGraph {
     pub inputs: Vec<Feature>,
     /// Outputs in order.
     pub outputs: Vec<Feature>,
+    /// A function per picture size, the one with the features above first; empty when one serves all sizes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<EmittedFunction>,
 }
 
 /// What an emission has written.

@@ -76,13 +76,17 @@ pub(crate) fn describe_roles(graphs: &mut [EmittedGraph]) {
     let texts = outputs(TEXT_ENCODER);
     for graph in graphs {
         let name = graph.name.as_str();
-        for feature in &mut graph.inputs {
-            feature.role = input_role(name, &feature.name, &texts).map(str::to_owned);
-        }
-        for feature in &mut graph.outputs {
-            // An image has said so when it was written.
-            let role = || output_role(name, &feature.name).map(str::to_owned);
-            feature.role = feature.role.take().or_else(role);
+        let functions = graph.functions.iter_mut();
+        let lists = functions.map(|f| (&mut f.inputs, &mut f.outputs));
+        for (inputs, outputs) in lists.chain([(&mut graph.inputs, &mut graph.outputs)]) {
+            for feature in inputs {
+                feature.role = input_role(name, &feature.name, &texts).map(str::to_owned);
+            }
+            for feature in outputs {
+                // An image has said so when it was written.
+                let role = || output_role(name, &feature.name).map(str::to_owned);
+                feature.role = feature.role.take().or_else(role);
+            }
         }
     }
 }

@@ -29,7 +29,9 @@ mod target;
 pub mod tokenizer;
 mod verified;
 
-pub use artifact::{ArtifactFile, Emitted, EmittedGraph, Feature, hash_file, write_file};
+pub use artifact::{
+    ArtifactFile, Emitted, EmittedFunction, EmittedGraph, Feature, hash_file, write_file,
+};
 pub use batch::bind_batch;
 pub use chunk::{ChunkError, chunk_names, cut, join};
 pub use error::TargetError;

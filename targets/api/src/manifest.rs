@@ -61,6 +61,9 @@ pub struct Manifest {
     pub guidance: f32,
     /// Size and scale of the latents.
     pub latent: LatentRecord,
+    /// The picture sizes that the artifact has functions for, that of `latent` first; empty when that is the only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<SizeRecord>,
     /// Number of prompt tokens.
     pub tokens: usize,
     /// Id of the token that fills prompts up; absent when the artifact has no tokenizer.
@@ -68,6 +71,22 @@ pub struct Manifest {
     pub pad_token_id: Option<u32>,
     /// Every file but the manifest, by path.
     pub files: Vec<ArtifactFile>,
+}
+
+/// A picture size of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SizeRecord {
+    /// Rows in pixels.
+    pub height: usize,
+    /// Columns in pixels.
+    pub width: usize,
+    /// Name of the function for this size, in the files of the graphs that have one per size.
+    pub function: String,
+}
+
+/// The function for a picture size: `size_512x384` for 512 rows and 384 columns.
+pub fn function_name([height, width]: [usize; 2]) -> String {
+    format!("size_{height}x{width}")
 }
 
 /// What a pass changed in a graph: figures before and after it.
@@ -225,6 +244,7 @@ impl Manifest {
             timesteps: timesteps(&pipeline.scheduler, options.steps)?,
             guidance: options.guidance,
             latent: (&pipeline.latent).into(),
+            sizes: sizes(&options.sizes),
             tokens: pipeline.tokens,
             pad_token_id: pad_token_id(&pipeline.files),
             files,
@@ -264,6 +284,19 @@ impl Manifest {
         }
         serde_json::from_slice(&text).map_err(|e| malformed(e.to_string()))
     }
+}
+
+/// The records of several sizes.
+fn sizes(sizes: &[[usize; 2]]) -> Vec<SizeRecord> {
+    if sizes.len() < 2 {
+        return Vec::new();
+    }
+    let record = |&[height, width]: &[usize; 2]| SizeRecord {
+        height,
+        width,
+        function: function_name([height, width]),
+    };
+    sizes.iter().map(record).collect()
 }
 
 /// The one field that all schema versions have.
@@ -307,6 +340,7 @@ pub(crate) mod tests {
         };
         let sample = TensorType::new(DType::F16, Shape::batched(&[4, 64, 64]));
         let graph = EmittedGraph {
+            functions: Vec::new(),
             name: "unet".to_owned(),
             file: "unet/model.onnx".to_owned(),
             inputs: vec![Feature::new("sample", &sample)],

@@ -157,6 +157,9 @@ pub struct EmitOptions {
     pub chunk_unet: bool,
     /// Whether the VAE decoder gives an RGB image in place of a multi-array; Core ML only.
     pub image_output: bool,
+    /// Rows and columns in pixels of the pictures that the artifact makes, the size of the program first; Core ML only. Empty
+    /// for the size of the program alone.
+    pub sizes: Vec<[usize; 2]>,
     /// Batch size of every graph, for targets without a symbolic batch; the target's own choice when absent.
     pub batch: Option<usize>,
 }
@@ -165,7 +168,8 @@ impl EmitOptions {
     /// Refuses what only Core ML packages can have, for the other targets.
     ///
     /// # Errors
-    /// [`TargetError::Option`] for attention in the layout of the Neural Engine, a UNet in chunks, and a picture as an image.
+    /// [`TargetError::Option`] for attention in the layout of the Neural Engine, a UNet in chunks, several sizes,
+    /// and a picture as an image.
     pub fn refuse_core_ml_forms(&self) -> Result<(), TargetError> {
         if matches!(
             self.attention,
@@ -183,6 +187,12 @@ impl EmitOptions {
             return Err(TargetError::Option {
                 option: "--chunk-unet",
                 reason: "only Core ML packages are written in chunks".to_owned(),
+            });
+        }
+        if self.sizes.len() > 1 {
+            return Err(TargetError::Option {
+                option: "--sizes",
+                reason: "only Core ML packages have functions for several sizes; convert once for each size".to_owned(),
             });
         }
         if self.image_output {
@@ -208,6 +218,7 @@ impl Default for EmitOptions {
             guidance: 7.5,
             chunk_unet: false,
             image_output: false,
+            sizes: Vec::new(),
             batch: None,
         }
     }

@@ -104,4 +104,14 @@ pub trait Target: Sync {
         let _ = (file, batch);
         Ok(None)
     }
+
+    /// The same for one function of a graph that is written for several picture sizes
+    /// ([`EmittedGraph::functions`](crate::EmittedGraph::functions)).
+    ///
+    /// # Errors
+    /// As [`Target::read`], and when there is no such function.
+    fn read_function(&self, file: &Path, function: &str) -> Result<Option<Graph>, TargetError> {
+        let _ = (file, function);
+        Ok(None)
+    }
 }

@@ -9,6 +9,7 @@ use crate::error::TargetError;
 pub struct VerifiedProgram<'a> {
     graphs: Vec<Verified<'a>>,
     pipeline: &'a PipelineSpec,
+    other_sizes: Vec<VerifiedProgram<'a>>,
 }
 
 impl<'a> VerifiedProgram<'a> {
@@ -26,7 +27,23 @@ impl<'a> VerifiedProgram<'a> {
         Ok(VerifiedProgram {
             graphs: graphs.collect::<Result<_, _>>()?,
             pipeline: &program.pipeline,
+            other_sizes: Vec::new(),
         })
+    }
+
+    /// The program with others that are the same but for the size of the pictures, in the order of
+    /// [`EmitOptions::sizes`](crate::EmitOptions::sizes).
+    #[must_use]
+    pub fn with_other_sizes(self, other_sizes: Vec<VerifiedProgram<'a>>) -> Self {
+        VerifiedProgram {
+            other_sizes,
+            ..self
+        }
+    }
+
+    /// What [`VerifiedProgram::with_other_sizes`] has added.
+    pub fn other_sizes(&self) -> &[VerifiedProgram<'a>] {
+        &self.other_sizes
     }
 
     /// The graphs in the order they run.

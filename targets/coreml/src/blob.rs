@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
 use snapc_ir::LazyTensor;
 use snapc_target::stream::{Blob, BlobFile};
 use snapc_target::{Progress, TargetError};
@@ -19,6 +20,8 @@ pub(crate) const ALIGNMENT: u64 = 64;
 pub(crate) const SENTINEL: u32 = 0xDEAD_BEEF;
 /// Version of the storage format.
 pub(crate) const VERSION: u32 = 2;
+/// Floats of more bytes are taken to be weights of the checkpoint, which are equal when they lie at the same place.
+const MAX_MADE_FLOATS: usize = 1 << 20;
 /// How a model names the file; `@model_path` is the folder of the model file.
 pub(crate) const FILE_NAME: &str = "@model_path/weights/weight.bin";
 
@@ -59,12 +62,35 @@ struct Entry {
 /// The plan of a weight file: weights in the order they were added, equal ones stored once.
 #[derive(Debug, Default)]
 pub(crate) struct WeightFile {
+    /// Whether weights are compared by their contents, because some are made anew for every function.
+    compares_contents: bool,
+    /// Hashes of contents, by position.
+    contents: BTreeMap<usize, [u8; 32]>,
     entries: Vec<Entry>,
     /// Candidates for being equal: positions of the entries of each element type and shape.
     by_type: BTreeMap<(u32, Vec<usize>), Vec<usize>>,
 }
 
 impl WeightFile {
+    /// A plan for the weights of several functions.
+    pub(crate) fn of_functions() -> Self {
+        WeightFile {
+            compares_contents: true,
+            ..WeightFile::default()
+        }
+    }
+
+    /// Hash of a weight that is compared by its contents: codes, and floats that the importer or a pass may have made.
+    /// Data that cannot be made has its error when it is written.
+    fn contents(&self, stored: &Stored) -> Option<[u8; 32]> {
+        let is_float = matches!(stored.dtype, DataType::Float16 | DataType::Float32);
+        let is_mapped = is_float && stored.bytes.byte_len() > MAX_MADE_FLOATS;
+        if !self.compares_contents || is_mapped {
+            return None;
+        }
+        Some(Sha256::digest(&stored.bytes.bytes().ok()?).into())
+    }
+
     /// Adds a weight unless an equal one stands already, and gives the offset of its metadata.
     ///
     /// # Panics
@@ -72,11 +98,14 @@ impl WeightFile {
     pub(crate) fn add(&mut self, name: &str, stored: &Stored) -> u64 {
         let (code, bits) = code_and_bits(stored.dtype).expect("an element type of weight files");
         let tensor = &stored.bytes;
+        let contents = self.contents(stored);
         let key = (code, stored.shape.clone());
         let candidates = self.by_type.entry(key).or_default();
-        let equal = candidates
-            .iter()
-            .find(|&&i| self.entries[i].tensor.same_data(tensor));
+        let equal = candidates.iter().find(|&i| {
+            let known = self.contents.get(i);
+            self.entries[*i].tensor.same_data(tensor)
+                || (known.is_some() && known == contents.as_ref())
+        });
         if let Some(&i) = equal {
             return self.entries[i].offset;
         }
@@ -85,6 +114,8 @@ impl WeightFile {
             Some(last) => end(last).next_multiple_of(ALIGNMENT),
         };
         candidates.push(self.entries.len());
+        self.contents
+            .extend(contents.map(|hash| (self.entries.len(), hash)));
         self.entries.push(Entry {
             name: name.to_owned(),
             tensor: tensor.clone(),

@@ -135,7 +135,7 @@ impl<'a> Description<'a> {
                 Some(self.prediction())
             }
             ("vae_decoder", _) => Some(Feature::new(
-                "The picture",
+                "The picture that the latents stand for",
                 "pictures, channels (red, green, blue), rows, columns",
                 "black is -1, white is 1; values may lie a little outside",
             )),

@@ -3,20 +3,19 @@
 use std::path::Path;
 
 use prost::Message;
-use snapc_ir::{DType, Graph, TensorType};
+use snapc_ir::{DType, Graph};
+use snapc_target::manifest::function_name;
 use snapc_target::{
-    EmitOptions, Emitted, EmittedGraph, Feature, Interface, PICTURE_ROLE, Progress, TargetError,
-    VerifiedProgram, write_file,
+    EmitOptions, Emitted, EmittedFunction, EmittedGraph, Feature, Interface, PICTURE_ROLE,
+    Progress, TargetError, VerifiedProgram, write_file,
 };
 
+use crate::blob::WeightFile;
 use crate::describe::Description;
 use crate::level::Level;
 use crate::lower::{IntegerFeatures, Lowered, lower};
+use crate::model::{MAIN, NamedFunction, model_of};
 use crate::package;
-use crate::proto::{
-    ArrayDataType, ArrayFeatureType, ColorSpace, FeatureDescription, FeatureType, ImageFeatureType,
-    Model, ModelDescription,
-};
 
 /// Files of the checkpoint's tokenizer that go with the packages, under their names beside them.
 const TOKENIZER_FILES: [&str; 2] = ["vocab.json", "merges.txt"];
@@ -34,6 +33,13 @@ pub(crate) fn package_name(graph: &str) -> String {
     format!("{name}.mlpackage")
 }
 
+/// What a package is made of.
+struct Package<'a> {
+    graph: &'a Graph,
+    functions: Vec<NamedFunction>,
+    weights: WeightFile,
+}
+
 /// Writes the packages of a program; see [`snapc_target::Target::emit`].
 ///
 /// # Errors
@@ -45,31 +51,26 @@ pub(crate) fn emit(
     progress: &dyn Progress,
 ) -> Result<Emitted, TargetError> {
     let level = Level::of(options)?;
-    let integers = match options.interface {
-        Interface::Plain | Interface::Snap => IntegerFeatures::Int32,
-        Interface::Apple => IntegerFeatures::Float32,
-    };
     // All graphs are lowered before anything is written, so that what is not supported is said at once.
-    let lowered = program
-        .graphs()
-        .iter()
-        .map(|graph| Ok((graph, lower(graph, level, integers, options.attention)?)))
-        .collect::<Result<Vec<_>, TargetError>>()?;
+    let packages = (0..program.graphs().len()).map(|i| package_of(program, i, level, options));
+    let packages = packages.collect::<Result<Vec<_>, TargetError>>()?;
     let graphs: Vec<&Graph> = program.graphs().iter().map(|g| &**g).collect();
     let mut emitted = Emitted::default();
-    for (graph, lowered) in lowered {
+    for Package {
+        graph,
+        functions,
+        weights,
+    } in packages
+    {
         let file = package_name(graph.name());
         let about = Description::new(graph, &graphs, options, program.pipeline());
-        let model = model_of(&lowered, level, &about);
-        progress.start(&file, lowered.weights.len() + model.encoded_len() as u64);
-        let files = package::write(dir, &file, graph.name(), &model, &lowered.weights, progress)?;
+        let model = model_of(&functions, level, &about);
+        progress.start(&file, weights.len() + model.encoded_len() as u64);
+        let files = package::write(dir, &file, graph.name(), &model, &weights, progress)?;
         emitted.files.extend(files);
-        emitted.graphs.push(EmittedGraph {
-            name: graph.name().to_owned(),
-            file,
-            inputs: Lowered::features(&lowered.inputs),
-            outputs: outputs(&lowered, &about),
-        });
+        emitted
+            .graphs
+            .push(described(graph.name(), file, &functions, &about));
     }
     for name in TOKENIZER_FILES {
         if let Some(bytes) = program.pipeline().files.get(&format!("tokenizer/{name}")) {
@@ -80,7 +81,79 @@ pub(crate) fn emit(
     Ok(emitted)
 }
 
-/// The outputs for the manifest.
+/// Lowers a graph, by its position in the program, for every picture size; one function serves all sizes when the size
+/// changes nothing in it.
+fn package_of<'a>(
+    program: &'a VerifiedProgram<'_>,
+    position: usize,
+    level: Level,
+    options: &EmitOptions,
+) -> Result<Package<'a>, TargetError> {
+    let integers = match options.interface {
+        Interface::Plain | Interface::Snap => IntegerFeatures::Int32,
+        Interface::Apple => IntegerFeatures::Float32,
+    };
+    let mut weights = match program.other_sizes() {
+        [] => WeightFile::default(),
+        _ => WeightFile::of_functions(),
+    };
+    let mut functions: Vec<NamedFunction> = Vec::new();
+    let programs = std::iter::once(program).chain(program.other_sizes());
+    for (number, program) in programs.enumerate() {
+        let graph = &program.graphs()[position];
+        let mut lowered = lower(graph, level, integers, options.attention, weights)?;
+        weights = std::mem::take(&mut lowered.weights);
+        let name = options.sizes.get(number).copied().map(function_name);
+        let name = name.unwrap_or_else(|| MAIN.to_owned());
+        functions.push(NamedFunction { name, lowered });
+    }
+    let (first, rest) = functions
+        .split_first_mut()
+        .expect("a package has a function");
+    if rest
+        .iter()
+        .all(|f| f.lowered.function == first.lowered.function)
+    {
+        first.name = MAIN.to_owned();
+        functions.truncate(1);
+    }
+    let graph = &*program.graphs()[position];
+    Ok(Package {
+        graph,
+        functions,
+        weights,
+    })
+}
+
+/// A package for the manifest.
+fn described(
+    graph: &str,
+    file: String,
+    functions: &[NamedFunction],
+    about: &Description<'_>,
+) -> EmittedGraph {
+    let mut described: Vec<EmittedFunction> = functions
+        .iter()
+        .map(|NamedFunction { name, lowered }| EmittedFunction {
+            name: name.clone(),
+            inputs: Lowered::features(&lowered.inputs),
+            outputs: outputs(lowered, about),
+        })
+        .collect();
+    let first = described[0].clone();
+    if described.len() == 1 {
+        described.clear();
+    }
+    EmittedGraph {
+        name: graph.to_owned(),
+        file,
+        inputs: first.inputs,
+        outputs: first.outputs,
+        functions: described,
+    }
+}
+
+/// The outputs of a function for the manifest.
 fn outputs(lowered: &Lowered, about: &Description<'_>) -> Vec<Feature> {
     let mut features = Lowered::features(&lowered.outputs);
     for feature in features.iter_mut().filter(|f| about.is_image(&f.name)) {
@@ -88,68 +161,4 @@ fn outputs(lowered: &Lowered, about: &Description<'_>) -> Vec<Feature> {
         feature.role = Some(PICTURE_ROLE.to_owned());
     }
     features
-}
-
-/// The model file of a lowered graph.
-pub(crate) fn model_of(lowered: &Lowered, level: Level, about: &Description<'_>) -> Model {
-    let input = |(name, ty): &(String, TensorType)| FeatureDescription {
-        name: name.clone(),
-        short_description: about.input(name, ty),
-        ty: Some(multi_array(ty)),
-    };
-    let output = |(name, ty): &(String, TensorType)| FeatureDescription {
-        name: name.clone(),
-        short_description: about.output(name, ty),
-        ty: Some(match about.is_image(name) {
-            true => image(ty),
-            false => multi_array(ty),
-        }),
-    };
-    Model {
-        specification_version: level.specification(),
-        description: Some(ModelDescription {
-            input: lowered.inputs.iter().map(input).collect(),
-            output: lowered.outputs.iter().map(output).collect(),
-            metadata: Some(about.metadata()),
-        }),
-        ml_program: Some(lowered.program.clone()),
-    }
-}
-
-fn multi_array(ty: &TensorType) -> FeatureType {
-    let data_type = match ty.dtype {
-        DType::F16 => ArrayDataType::Float16,
-        DType::F32 => ArrayDataType::Float32,
-        DType::I32 => ArrayDataType::Int32,
-        DType::BF16 | DType::I64 | DType::Bool | DType::I8 | DType::U8 => {
-            unreachable!("lowering refuses such features")
-        }
-    };
-    FeatureType {
-        multi_array: Some(ArrayFeatureType {
-            shape: sizes(ty),
-            data_type: data_type as i32,
-        }),
-        ..FeatureType::default()
-    }
-}
-
-/// The image that a value `[1, 3, rows, columns]` of levels is.
-fn image(ty: &TensorType) -> FeatureType {
-    let [.., height, width] = sizes(ty)[..] else {
-        unreachable!("a picture has rows and columns");
-    };
-    FeatureType {
-        image: Some(ImageFeatureType {
-            width,
-            height,
-            color_space: ColorSpace::Rgb as i32,
-        }),
-        ..FeatureType::default()
-    }
-}
-
-fn sizes(ty: &TensorType) -> Vec<i64> {
-    let size = |n: &usize| i64::try_from(*n).expect("lowering refuses dimensions beyond 31 bits");
-    ty.shape.bind(1).iter().map(size).collect()
 }

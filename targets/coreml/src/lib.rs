@@ -22,6 +22,7 @@ mod emit;
 mod interface;
 mod level;
 mod lower;
+mod model;
 mod names;
 mod package;
 mod proto;
@@ -40,7 +41,9 @@ use snapc_target::{
 
 use compressed::Stored;
 pub use level::Level;
-pub use read::{ArrayFeature, Description, PackageMetadata, ReadError, describe, read};
+pub use read::{
+    ArrayFeature, Description, PackageMetadata, ReadError, describe, read, read_function,
+};
 
 /// The target `coreml`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,6 +100,26 @@ fn refuse_attention(program: &Program, level: Level) -> Result<(), TargetError> 
     Ok(())
 }
 
+/// Refuses several picture sizes where there are no functions for them.
+fn refuse_sizes(level: Level, options: &EmitOptions) -> Result<(), TargetError> {
+    if level < Level::Ios18 {
+        return Err(TargetError::Unsupported {
+            graph: "unet".to_owned(),
+            node: "sample".to_owned(),
+            op: "feature",
+            reason: format!("several sizes need --min-ios 18, not {}", level.ios()),
+        });
+    }
+    if options.chunk_unet {
+        return Err(TargetError::Option {
+            option: "--sizes",
+            reason: "each size would have its own cut, so that --chunk-unet takes one size"
+                .to_owned(),
+        });
+    }
+    Ok(())
+}
+
 impl Target for CoreMl {
     fn name(&self) -> &'static str {
         "coreml"
@@ -130,6 +153,9 @@ impl Target for CoreMl {
         let level = Level::of(options)?;
         if options.attention == AttentionForm::Sdpa && level < Level::Ios18 {
             refuse_attention(&program, level)?;
+        }
+        if options.sizes.len() > 1 {
+            refuse_sizes(level, options)?;
         }
         let program = interface::apply(program, options)?;
         match options.chunk_unet {
@@ -173,6 +199,14 @@ impl Target for CoreMl {
     /// A package's shapes are fixed numbers, so that there is no batch to give a size to.
     fn read(&self, package: &Path, _batch: usize) -> Result<Option<Graph>, TargetError> {
         let graph = read(package).map_err(|source| TargetError::ReadBack {
+            path: package.to_owned(),
+            source: Box::new(source),
+        })?;
+        Ok(Some(graph))
+    }
+
+    fn read_function(&self, package: &Path, function: &str) -> Result<Option<Graph>, TargetError> {
+        let graph = read_function(package, function).map_err(|source| TargetError::ReadBack {
             path: package.to_owned(),
             source: Box::new(source),
         })?;

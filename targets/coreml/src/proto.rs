@@ -26,8 +26,23 @@ pub(crate) struct ModelDescription {
     pub input: Vec<FeatureDescription>,
     #[prost(message, repeated, tag = "10")]
     pub output: Vec<FeatureDescription>,
+    #[prost(message, repeated, tag = "20")]
+    pub functions: Vec<FunctionDescription>,
+    #[prost(string, tag = "21")]
+    pub default_function_name: String,
     #[prost(message, optional, tag = "100")]
     pub metadata: Option<Metadata>,
+}
+
+/// What a function of a model with several of them looks like from outside.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FunctionDescription {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, repeated, tag = "2")]
+    pub input: Vec<FeatureDescription>,
+    #[prost(message, repeated, tag = "3")]
+    pub output: Vec<FeatureDescription>,
 }
 
 /// An input or output.

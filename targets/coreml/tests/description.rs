@@ -121,7 +121,7 @@ fn packages_say_what_every_feature_is() {
         "latent_sample: The latents behind the last step, divided by 0.18215. f16[1,4,16,16]: pictures, channels, ",
     );
     said(
-        "image: The picture. f32[1,3,128,128]: pictures, channels (red, green, blue), rows, columns; black is -1",
+        "image: The picture that the latents stand for. f32[1,3,128,128]: pictures, channels (red, green, blue), rows, columns; black is -1",
     );
     said("attn2_to_k: The text encoder's output of this name");
     said("What the first part of the UNet gives under this name");

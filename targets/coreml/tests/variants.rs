@@ -45,15 +45,20 @@ fn first_level(variant: Variant) -> Level {
         _ => Level::Ios16,
     };
     let weights = match WEIGHTS[variant[1]] {
-        // Blocks, and palettes of several groups of rows.
-        Some(WeightForm::Int4 | WeightForm::Palette4) => Level::Ios18,
+        Some(WeightForm::Int4) => Level::Ios18,
         Some(WeightForm::W8a8) => Level::Ios17,
         _ => Level::Ios16,
     };
     attention.max(weights)
 }
 
-/// Every variant that its level can hold.
+/// Whether the passes make it: calibration inputs are those of the network as diffusers has it, so that activations of 8 bits
+/// do not go with a network that is specialised to a run.
+fn is_made(variant: Variant) -> bool {
+    WEIGHTS[variant[1]] != Some(WeightForm::W8a8) || INTERFACES[variant[3]] != Interface::Snap
+}
+
+/// Every variant that the passes make and its level can hold.
 fn possible() -> Vec<Variant> {
     let sizes = [
         ATTENTION.len(),
@@ -72,7 +77,7 @@ fn possible() -> Vec<Variant> {
         })
     };
     let all = (0..count).map(variant);
-    all.filter(|v| first_level(*v) <= Level::ALL[v[2]])
+    all.filter(|v| is_made(*v) && first_level(*v) <= Level::ALL[v[2]])
         .collect()
 }
 

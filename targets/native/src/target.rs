@@ -150,6 +150,7 @@ fn describe(graph: &Graph) -> EmittedGraph {
     let inputs = graph.inputs().iter();
     let outputs = graph.outputs().iter();
     EmittedGraph {
+        functions: Vec::new(),
         name: graph.name().to_owned(),
         file: FILE_NAME.to_owned(),
         inputs: inputs

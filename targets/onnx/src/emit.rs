@@ -121,6 +121,7 @@ fn describe(graph: &Verified<'_>) -> EmittedGraph {
     let inputs = graph.inputs().iter();
     let outputs = graph.outputs().iter();
     EmittedGraph {
+        functions: Vec::new(),
         name: graph.name().to_owned(),
         file: format!("{}/{MODEL_FILE}", graph.name()),
         inputs: inputs

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use snapc_target::{AttentionForm, IOS_VERSIONS, Interface, Precision, WeightForm};
 
-use super::{CheckpointArgs, Prediction, Size};
+use super::{CheckpointArgs, Prediction, Size, Sizes};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,6 +82,10 @@ pub struct ConvertFlags {
     /// Image size in pixels, N or HxW [default: the checkpoint's]
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,
+    /// Several image sizes in one artifact, the first for programs that do not choose, e.g. `512,384x512` (Core ML only, from
+    /// iOS 18 on)
+    #[arg(long, value_name = "SIZES", conflicts_with = "size")]
+    pub sizes: Option<Sizes>,
     /// Names and shapes of inputs and outputs: diffusers' or those of Apple's packages [default: plain]
     #[arg(long, value_parser = choice::<Interface>(Interface::ALL, Interface::name))]
     #[serde(deserialize_with = "word", serialize_with = "shown")]
@@ -168,6 +172,7 @@ impl ConvertFlags {
             steps: self.steps.or(other.steps),
             guidance: self.guidance.or(other.guidance),
             size: self.size.or(other.size),
+            sizes: self.sizes.or(other.sizes),
             interface: self.interface.or(other.interface),
             min_ios: self.min_ios.or(other.min_ios),
             attention: self.attention.or(other.attention),
@@ -197,17 +202,24 @@ impl ConvertFlags {
     /// How the checkpoint is read.
     pub fn checkpoint_args(&self) -> CheckpointArgs {
         CheckpointArgs {
-            size: self.size,
+            size: self
+                .sizes
+                .as_ref()
+                .and_then(|s| s.0.first().copied())
+                .or(self.size),
             component_config: self.component_config.clone(),
             prediction_type: self.prediction_type,
         }
     }
 }
 
+/// The versions of iOS as words.
+const IOS_VERSION_WORDS: [&str; IOS_VERSIONS.len()] = ["16", "17", "18", "26"];
+
 /// A parser of the versions of iOS that there are packages for.
 fn ios_version() -> impl clap::builder::TypedValueParser<Value = u32> {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
-    PossibleValuesParser::new(IOS_VERSIONS.map(|v| v.to_string()))
+    PossibleValuesParser::new(IOS_VERSION_WORDS)
         .map(|word| word.parse().unwrap_or_else(|e| unreachable!("listed: {e}")))
 }
 
@@ -269,6 +281,11 @@ mod tests {
         };
         let merged = flags.or(file);
         assert_eq!((merged.steps, merged.guidance), (Some(4), Some(1.0)));
+    }
+
+    #[test]
+    fn versions_of_ios_are_those_of_the_targets() {
+        assert_eq!(IOS_VERSIONS.map(|v| v.to_string()), IOS_VERSION_WORDS);
     }
 
     #[test]

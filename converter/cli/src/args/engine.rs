@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+use super::Size;
+
 /// What runs an artifact's networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum EngineKind {
@@ -34,6 +36,9 @@ pub struct EngineArgs {
     /// What runs the networks [default: snap; coreml for `validate` on a Mac with snap-run]
     #[arg(long, value_enum)]
     pub engine: Option<EngineKind>,
+    /// Size of the picture in pixels, N or HxW, of those that the artifact has [default: its first]
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<Size>,
     /// Threads that compute [default: one per processor]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub threads: Option<usize>,

@@ -31,6 +31,33 @@ impl FromStr for Size {
     }
 }
 
+/// Several sizes, written `512,384x512`; each stands once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sizes(pub Vec<Size>);
+
+impl FromStr for Sizes {
+    type Err = String;
+
+    fn from_str(list: &str) -> Result<Self, String> {
+        let mut sizes: Vec<Size> = Vec::new();
+        for word in list.split(',') {
+            let size: Size = word.trim().parse()?;
+            if sizes.contains(&size) {
+                return Err(format!("{size} stands twice"));
+            }
+            sizes.push(size);
+        }
+        Ok(Sizes(sizes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Sizes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let list = String::deserialize(deserializer)?;
+        list.parse().map_err(D::Error::custom)
+    }
+}
+
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}x{}", self.height, self.width)
@@ -80,6 +107,16 @@ mod tests {
         assert_eq!("512".parse(), Ok(square));
         let size: Size = "512x768".parse().unwrap();
         assert_eq!((size.height, size.width), (512, 768));
+    }
+
+    #[test]
+    fn sizes_are_separated_by_commas() {
+        let Sizes(sizes) = "512, 384x512".parse().unwrap();
+        let sides: Vec<_> = sizes.iter().map(|s| (s.height, s.width)).collect();
+        assert_eq!(sides, [(512, 512), (384, 512)]);
+        for wrong in ["", "512,", "512,512x512", "512;384"] {
+            assert!(wrong.parse::<Sizes>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ const UNET_BATCH: usize = 2;
 /// When the artifact cannot be opened or a network cannot run.
 pub fn run(args: &BenchArgs, output: &Output) -> Result<Exit, Failure> {
     let interrupt = Interrupt::install();
-    let artifact = Artifact::open(&args.artifact)?;
+    let artifact = Artifact::open(&args.artifact)?.at_size(args.engine.size)?;
     let opening = Instant::now();
     let (mut engine, profiler) = if args.profile {
         let (engine, profiler) = Profiler::open(&artifact, args.engine, UNET_BATCH)?;

@@ -4,6 +4,7 @@ mod build_record;
 mod recipe;
 mod report;
 mod settings;
+mod sizes;
 mod stamp;
 mod up_to_date;
 
@@ -121,6 +122,23 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
         stages::legalized(program, settings.target, &emit)
     })?;
     GraphReport::add_legalized(&mut graphs, &program);
+    let others = match emit.sizes.len() {
+        0 | 1 => Vec::new(),
+        _ => clock.time("sizes", || {
+            let options = PassOptions {
+                limit: args.pass_limit,
+                ..options
+            };
+            sizes::others(
+                &checkpoint,
+                &settings,
+                &emit,
+                &timesteps,
+                options,
+                &interrupt,
+            )
+        })?,
+    };
     interrupt.check()?;
 
     let mut report = Report {
@@ -149,7 +167,7 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
             effects: effects::of(&report.pass_reports),
             dependencies: dependencies(&checkpoint, args, &settings),
         };
-        let (staging, manifest) = clock.time("emit", || job.emit(&program, &bar))?;
+        let (staging, manifest) = clock.time("emit", || job.emit(&program, &others, &bar))?;
         for note in bar.notes() {
             output.note(&format!("note: {note}"));
         }
@@ -236,10 +254,13 @@ impl Job<'_> {
     fn emit(
         &self,
         program: &Program,
+        other_sizes: &[Program],
         progress: &dyn Progress,
     ) -> Result<(Staging, Manifest), Failure> {
         let target = self.settings.target;
-        let verified = VerifiedProgram::new(program)?;
+        let others = other_sizes.iter().map(VerifiedProgram::new);
+        let others = others.collect::<Result<Vec<_>, _>>()?;
+        let verified = VerifiedProgram::new(program)?.with_other_sizes(others);
         let staging = Staging::new(self.settings.required_output()?, self.settings.force)?;
         let emitted = target.emit(&verified, self.emit, staging.folder(), progress)?;
         let version = env!("CARGO_PKG_VERSION");

@@ -26,7 +26,7 @@ use crate::{recorder, reference_file};
 pub fn run(args: &RunArgs, output: &Output) -> Result<Exit, Failure> {
     check_outputs(args)?;
     let interrupt = Interrupt::install();
-    let artifact = Artifact::open(&args.artifact)?;
+    let artifact = Artifact::open(&args.artifact)?.at_size(args.engine.size)?;
     let request = request(args, &artifact)?;
     let timesteps = timesteps(&artifact.scheduler()?, request.steps)?;
     let batch = if is_guided(request.guidance) { 2 } else { 1 };

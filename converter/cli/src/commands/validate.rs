@@ -41,7 +41,7 @@ use per_node::PerNode;
 pub fn run(args: &ValidateArgs, output: &Output) -> Result<Exit, Failure> {
     let interrupt = Interrupt::install();
     let reference = reference_file::read(&args.reference)?;
-    let artifact = Artifact::open(&args.artifact)?;
+    let artifact = Artifact::open(&args.artifact)?.at_size(args.engine.size)?;
     let bars = Bars::of(
         &artifact.manifest.precision,
         artifact.manifest.weights.as_deref(),

@@ -35,7 +35,11 @@ fn graph(artifact: &Artifact, kind: NetworkKind, batch: usize) -> Result<Graph, 
         ))
     })?;
     let read = |graph: &str| -> Result<Graph, Failure> {
-        let read = target.read(&file_of(artifact, graph)?, batch)?;
+        let file = file_of(artifact, graph)?;
+        let read = match function_of(artifact, graph) {
+            Some(function) => target.read_function(&file, function)?,
+            None => target.read(&file, batch)?,
+        };
         let read = read.ok_or_else(|| {
             let error = anyhow::anyhow!("the files of {name} artifacts hold no graph to evaluate");
             Failure::new(Exit::Usage, error).help("use --engine snap")
@@ -53,6 +57,14 @@ fn graph(artifact: &Artifact, kind: NetworkKind, batch: usize) -> Result<Graph, 
     }
     let joined = join(&read(&first)?, &read(&second)?, kind.name());
     joined.map_err(|error| Failure::new(Exit::InvalidInput, error))
+}
+
+/// The function of a graph for the size that was asked for.
+fn function_of<'a>(artifact: &'a Artifact, graph: &str) -> Option<&'a str> {
+    let name = artifact.function.as_deref()?;
+    let mut graphs = artifact.manifest.graphs.iter();
+    let functions = &graphs.find(|g| g.name == graph)?.functions;
+    functions.iter().any(|f| f.name == name).then_some(name)
 }
 
 /// The output of a graph that the manifest says is an image.

@@ -60,14 +60,14 @@ pub(crate) struct BlockBuilder {
 }
 
 impl BlockBuilder {
-    /// An empty block.
-    pub(crate) fn new(level: Level) -> Self {
+    /// An empty block, whose weights join those of `weights`.
+    pub(crate) fn new(level: Level, weights: WeightFile) -> Self {
         BlockBuilder {
             level,
             names: Names::default(),
             operations: Vec::new(),
             constants: BTreeMap::new(),
-            weights: WeightFile::default(),
+            weights,
         }
     }
 

@@ -314,6 +314,7 @@ fn weight_in_columns(tensor: &LazyTensor) -> LazyTensor {
 mod tests {
     use super::super::{IntegerFeatures, lower};
     use super::*;
+    use crate::blob::WeightFile;
     use crate::level::Level;
     use snapc_ir::ops::{Add, Attention, Gelu, Linear, Mul, Reshape, Transpose};
     use snapc_ir::{DType, Dim, Graph, Shape, TensorType};
@@ -377,8 +378,10 @@ mod tests {
     }
 
     fn counts(attention: AttentionForm) -> BTreeMap<String, usize> {
-        let lowered = lower(&block(), Level::Ios16, IntegerFeatures::Int32, attention).unwrap();
-        let block = &lowered.program.functions["main"].block_specializations["CoreML6"];
+        let weights = WeightFile::default();
+        let integers = IntegerFeatures::Int32;
+        let lowered = lower(&block(), Level::Ios16, integers, attention, weights).unwrap();
+        let block = &lowered.function.block_specializations["CoreML6"];
         let mut counts = BTreeMap::new();
         for op in &block.operations {
             *counts.entry(op.kind.clone()).or_insert(0) += 1;

@@ -1,4 +1,4 @@
-//! Lowering: a legalized graph becomes a MIL program, one function `main` with one block.
+//! Lowering: a legalized graph becomes a function of a MIL program, with one block.
 //!
 //! Every parameter of every operation is written, also those that coremltools' builder calls optional, because the
 //! system's parser wants them. Constants are `const` operations, bound by name.
@@ -25,11 +25,11 @@ use crate::proto::{self, Block, Function, NamedValueType};
 use block::{BlockBuilder, Mil, OperationBuilder, data_type};
 use columns::Columns;
 
-/// A graph as a program.
+/// A graph as a function.
 #[derive(Debug)]
 pub(crate) struct Lowered {
-    /// The program.
-    pub program: proto::Program,
+    /// The body.
+    pub function: Function,
     /// The weights it refers to.
     pub weights: WeightFile,
     /// Inputs in order, under the names of the program.
@@ -56,7 +56,7 @@ pub(crate) enum IntegerFeatures {
     Float32,
 }
 
-/// Lowers a graph without open batch.
+/// Lowers a graph without open batch. Its weights join those of `weights`.
 ///
 /// # Errors
 /// [`TargetError::Unsupported`] for what the format has no form for, naming the node; [`TargetError::Weight`] when a
@@ -66,8 +66,9 @@ pub(crate) fn lower(
     level: Level,
     integers: IntegerFeatures,
     attention: AttentionForm,
+    weights: WeightFile,
 ) -> Result<Lowered, TargetError> {
-    let mut lowering = Lowering::new(graph, level, Columns::of(attention));
+    let mut lowering = Lowering::new(graph, level, Columns::of(attention), weights);
     lowering.features(integers)?;
     for node in graph.nodes() {
         if let Some(value) = lowering.node_in_columns(node)? {
@@ -96,11 +97,11 @@ struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    fn new(graph: &'a Graph, level: Level, columns: Columns) -> Self {
+    fn new(graph: &'a Graph, level: Level, columns: Columns, weights: WeightFile) -> Self {
         Lowering {
             graph,
             level,
-            block: BlockBuilder::new(level),
+            block: BlockBuilder::new(level, weights),
             values: BTreeMap::new(),
             columns,
             inputs: Vec::new(),
@@ -365,13 +366,8 @@ impl<'a> Lowering<'a> {
             block_specializations: BTreeMap::from([(self.level.opset().to_owned(), block)]),
             ..Function::default()
         };
-        let program = proto::Program {
-            version: 1,
-            functions: BTreeMap::from([("main".to_owned(), function)]),
-            ..proto::Program::default()
-        };
         Ok(Lowered {
-            program,
+            function,
             weights,
             inputs: self.inputs,
             outputs,

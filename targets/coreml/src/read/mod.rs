@@ -56,9 +56,21 @@ use crate::proto::{Block, DataType, Function, Model, NamedValueType, Operation};
 /// When a file is missing, malformed or outside of the package, or an operation has no form in the IR. The message names
 /// the file, input, output or operation.
 pub fn read(package: &Path) -> Result<Graph, ReadError> {
+    read_one(package, None)
+}
+
+/// Reads one function of a package that has several; [`read`] takes the default one.
+///
+/// # Errors
+/// As [`read`], and when there is no such function.
+pub fn read_function(package: &Path, function: &str) -> Result<Graph, ReadError> {
+    read_one(package, Some(function))
+}
+
+fn read_one(package: &Path, function: Option<&str>) -> Result<Graph, ReadError> {
     let mut opened = Package::open(package)?;
     let model = std::mem::take(&mut opened.model);
-    let (function, block) = main_function(&model).map_err(|reason| ReadError::File {
+    let (function, block) = body(&model, function).map_err(|reason| ReadError::File {
         path: opened.model_file.clone(),
         reason,
     })?;
@@ -92,14 +104,22 @@ fn graph_name(package: &Path, model: &Model) -> String {
     }
 }
 
-/// The program's function and its body.
-fn main_function(model: &Model) -> Result<(&Function, &Block), String> {
+/// A function of the program, the default one when none is named, and its body.
+fn body<'m>(model: &'m Model, name: Option<&str>) -> Result<(&'m Function, &'m Block), String> {
     let program = model.ml_program.as_ref();
     let program = program.ok_or("holds no ML Program; convert with convert_to='mlprogram'")?;
     let functions = &program.functions;
     let only = (functions.len() == 1).then(|| functions.values().next());
-    let function = functions.get("main").or(only.flatten());
-    let function = function.ok_or("the program has no function 'main'")?;
+    let default = model
+        .description
+        .as_ref()
+        .map(|d| d.default_function_name.as_str());
+    let wanted = name
+        .or(default.filter(|name| !name.is_empty()))
+        .unwrap_or("main");
+    let only = only.flatten().filter(|_| name.is_none());
+    let function = functions.get(wanted).or(only);
+    let function = function.ok_or_else(|| format!("the program has no function '{wanted}'"))?;
     let blocks = &function.block_specializations;
     let only = (blocks.len() == 1).then(|| blocks.values().next());
     let block = blocks.get(&function.opset).or(only.flatten());

@@ -4,25 +4,83 @@ use std::collections::BTreeMap;
 
 use super::function::check_type;
 use super::{Report, rules};
+use crate::level::Level;
+use crate::model::MAIN;
 use crate::names::{RESERVED, is_identifier};
 use crate::proto::{
     ArrayDataType, Bound, ColorSpace, Content, DataType, Elements, FeatureDescription, Function,
-    ImageFeatureType, ModelDescription, NamedValueType, Operation, Value,
+    ImageFeatureType, ModelDescription, NamedValueType, Operation, Program, Value,
 };
 
-/// Checks the description against the function.
-pub(super) fn check(description: Option<&ModelDescription>, main: &Function, report: &mut Report) {
+/// The features that are described for a function: inputs and outputs.
+pub(super) type Features<'a> = (&'a [FeatureDescription], &'a [FeatureDescription]);
+
+/// The functions of a program with the features that the description has for them; `None` when there is no function to look
+/// at.
+pub(super) fn functions<'a>(
+    description: Option<&'a ModelDescription>,
+    program: &'a Program,
+    level: Level,
+    report: &mut Report,
+) -> Option<Vec<(&'a str, Option<Features<'a>>)>> {
+    let names: Vec<&str> = program.functions.keys().map(String::as_str).collect();
+    let is_known = match names[..] {
+        [] => false,
+        [one] => one == MAIN,
+        _ => level >= Level::Ios18,
+    };
+    if !is_known {
+        let message = format!("the functions are {names:?}, not {MAIN} alone, as {level} has it");
+        report.add(rules::PROGRAM, "", message);
+        return None;
+    }
     let Some(description) = description else {
         report.add(rules::DESCRIPTION, "", "the model has no description");
-        return;
+        return Some(names.into_iter().map(|name| (name, None)).collect());
     };
-    let inputs: Vec<&NamedValueType> = main.inputs.iter().collect();
-    check_list("input", &description.input, &inputs, main, report);
-    check_list("output", &description.output, &outputs(main), main, report);
+    let default = description.default_function_name.as_str();
+    let of_model: Features<'a> = (&description.input, &description.output);
+    if names.len() == 1 {
+        if !description.functions.is_empty() || !default.is_empty() {
+            let message = "a single function is described by the model itself";
+            report.add(rules::FUNCTIONS, "", message);
+        }
+        return Some(vec![(MAIN, Some(of_model))]);
+    }
+    let mut described: Vec<&str> = description
+        .functions
+        .iter()
+        .map(|f| f.name.as_str())
+        .collect();
+    described.sort_unstable();
+    if described != names || !names.contains(&default) || of_model != (&[], &[]) {
+        let message = format!(
+            "the program has the functions {names:?}, the description {described:?} with '{default}' as the default and {} features of its own",
+            of_model.0.len() + of_model.1.len()
+        );
+        report.add(rules::FUNCTIONS, "", message);
+    }
+    let features = |name: &str| -> Option<Features<'a>> {
+        let found = description.functions.iter().find(|f| f.name == name)?;
+        Some((&found.input, &found.output))
+    };
+    Some(
+        names
+            .into_iter()
+            .map(|name| (name, features(name)))
+            .collect(),
+    )
+}
+
+/// Checks the described features against the function.
+pub(super) fn check((inputs, outputs): Features<'_>, function: &Function, report: &mut Report) {
+    let values: Vec<&NamedValueType> = function.inputs.iter().collect();
+    check_list("input", inputs, &values, function, report);
+    check_list("output", outputs, &results(function), function, report);
 }
 
 /// Names and types of the function's outputs. What is not defined has a finding already.
-fn outputs(main: &Function) -> Vec<&NamedValueType> {
+fn results(main: &Function) -> Vec<&NamedValueType> {
     let Some(block) = main.block_specializations.values().next() else {
         return Vec::new();
     };

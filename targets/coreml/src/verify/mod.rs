@@ -194,18 +194,20 @@ fn check_model(model: &Model, report: &mut Report) -> Option<Vec<blobs::Referenc
             format!("unknown program attribute '{name}'"),
         );
     }
-    let names: Vec<&String> = program.functions.keys().collect();
-    let Some(main) = program.functions.get("main").filter(|_| names.len() == 1) else {
-        report.add(
-            rules::PROGRAM,
-            "",
-            format!("the functions are {names:?}, not main alone"),
-        );
-        return None;
-    };
-    report.function = "main".to_owned();
-    let references = function::check(main, level, report);
-    description::check(model.description.as_ref(), main, report);
-    report.function.clear();
+    let described = description::functions(model.description.as_ref(), program, level, report)?;
+    let mut references = Some(Vec::new());
+    for (name, features) in described {
+        report.function = name.to_owned();
+        let function = &program.functions[name];
+        let of_function = function::check(function, level, report);
+        references = references.zip(of_function).map(|(mut all, some)| {
+            all.extend(some);
+            all
+        });
+        if let Some(features) = features {
+            description::check(features, function, report);
+        }
+        report.function.clear();
+    }
     references
 }

@@ -50,13 +50,20 @@ pub fn python() -> PathBuf {
 
 /// Reads and evaluates all packages in one Python process and gives their outputs in order.
 pub fn run(jobs: &[&Job]) -> Vec<Tensors> {
+    let jobs: Vec<(&Job, &str)> = jobs.iter().map(|job| (*job, "main")).collect();
+    run_functions(&jobs)
+}
+
+/// The same, each with the function of the package that is evaluated.
+pub fn run_functions(jobs: &[(&Job, &str)]) -> Vec<Tensors> {
     let dir = tempfile::tempdir().unwrap();
     let file = |i: usize, what: &str| dir.path().join(format!("{i}.{what}.safetensors"));
     let mut list = Vec::new();
-    for (i, job) in jobs.iter().enumerate() {
+    for (i, (job, function)) in jobs.iter().enumerate() {
         std::fs::write(file(i, "in"), to_safetensors(&job.inputs)).unwrap();
         list.push(serde_json::json!({
             "package": job.package,
+            "function": function,
             "inputs": file(i, "in"),
             "outputs": file(i, "out"),
         }));
@@ -79,7 +86,7 @@ pub fn run(jobs: &[&Job]) -> Vec<Tensors> {
     let failed = jobs
         .iter()
         .zip(&errors)
-        .filter_map(|(job, e)| Some(format!("{}: {}", job.name, e.as_ref()?)));
+        .filter_map(|((job, _), e)| Some(format!("{}: {}", job.name, e.as_ref()?)));
     let failed: Vec<String> = failed.collect();
     assert!(
         failed.is_empty(),
@@ -193,15 +200,28 @@ pub fn psnr(reference: &Tensor, result: &Tensor) -> f64 {
 /// Prepares and legalizes a program, emits it to `dir`, and asserts that the verifier finds nothing. Gives the legalized
 /// program and what was written.
 pub fn emit_program(program: Program, options: &EmitOptions, dir: &Path) -> (Program, Emitted) {
-    let mut program = CoreMl.prepare(program, options).unwrap();
+    emit_sizes(vec![program], options, dir)
+}
+
+/// The same for one program per picture size; gives the first of them.
+pub fn emit_sizes(programs: Vec<Program>, options: &EmitOptions, dir: &Path) -> (Program, Emitted) {
     let capabilities = CoreMl.capabilities(options);
-    for graph in &mut program.graphs {
-        *graph = legalize(graph, &capabilities).unwrap();
-    }
-    let verified = VerifiedProgram::new(&program).unwrap();
+    let legal = programs.into_iter().map(|program| {
+        let mut program = CoreMl.prepare(program, options).unwrap();
+        for graph in &mut program.graphs {
+            *graph = legalize(graph, &capabilities).unwrap();
+        }
+        program
+    });
+    let mut legal: Vec<Program> = legal.collect();
+    let others = legal[1..].iter().map(|p| VerifiedProgram::new(p).unwrap());
+    let others = others.collect();
+    let verified = VerifiedProgram::new(&legal[0])
+        .unwrap()
+        .with_other_sizes(others);
     let emitted = CoreMl.emit(&verified, options, dir, &Silent).unwrap();
     assert_eq!(CoreMl.verify(dir).unwrap(), [], "{options:?}");
-    (program, emitted)
+    (legal.swap_remove(0), emitted)
 }
 
 /// A program of these graphs; no package depends on the facts around them.

@@ -32,7 +32,11 @@ pub fn optimized(checkpoint: &str, precision: Precision) -> Program {
 pub fn converted(options: &EmitOptions) -> Program {
     let path = repository().join("fixtures/tiny");
     let checkpoint = snapc_import::open(&path, &ImportOptions::default()).unwrap();
-    let program = checkpoint.import().unwrap();
+    lowered(checkpoint.import().unwrap(), options)
+}
+
+/// A program after those passes.
+pub fn lowered(program: Program, options: &EmitOptions) -> Program {
     let mut passes = vec![snapc_passes::level(2, "coreml").unwrap().passes.to_owned()];
     if options.interface == Interface::Snap {
         let steps = timesteps(&program.pipeline.scheduler, options.steps).unwrap();
@@ -52,7 +56,8 @@ pub fn converted(options: &EmitOptions) -> Program {
     let pipeline: Pipeline = passes.join(",").parse().unwrap();
     let calibration = calibration(&program);
     let mut run = RunOptions::default();
-    run.context.calibration = Some(&calibration);
+    let is_calibrated = options.weights == Some(WeightForm::W8a8);
+    run.context.calibration = is_calibrated.then_some(&calibration);
     pipeline.run(program, &run).unwrap().0
 }
 

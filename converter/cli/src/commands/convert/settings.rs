@@ -8,7 +8,7 @@ use snapc_ir::{About, DType, Program};
 use snapc_target::manifest::FILE_NAME;
 use snapc_target::{EmitOptions, IOS_VERSIONS, Precision, Target, WeightForm, alternatives};
 
-use crate::args::{CheckpointArgs, ConvertArgs, ConvertFlags};
+use crate::args::{CheckpointArgs, ConvertArgs, ConvertFlags, Sizes};
 use crate::config;
 use crate::depfile;
 use crate::failure::Failure;
@@ -80,6 +80,7 @@ impl Settings {
             guidance: flags.guidance.unwrap_or(defaults.guidance),
             chunk_unet: flags.chunk_unet,
             image_output: flags.image_output,
+            sizes: sizes(&flags)?,
             batch: defaults.batch,
         };
         // A settings file is not read by clap, whose choices hold for flags only.
@@ -227,6 +228,24 @@ fn plan_file(flags: &ConvertFlags) -> Option<PathBuf> {
 
 /// The optimization level when none is given.
 const DEFAULT_LEVEL: u8 = 2;
+
+/// The sizes of an artifact for several of them.
+fn sizes(flags: &ConvertFlags) -> Result<Vec<[usize; 2]>, Failure> {
+    let Some(Sizes(sizes)) = &flags.sizes else {
+        return Ok(Vec::new());
+    };
+    if flags.size.is_some() {
+        return Err(
+            Failure::usage("--size and --sizes both say how large the pictures are")
+                .help("give one or the other"),
+        );
+    }
+    if flags.calibration.is_some() && sizes.len() > 1 {
+        let message = "--calibration has inputs of one size, and --sizes asks for several";
+        return Err(Failure::usage(message).help("convert once for each size"));
+    }
+    Ok(sizes.iter().map(|s| [s.height, s.width]).collect())
+}
 
 /// What the flags state about the model.
 fn about(flags: &ConvertFlags) -> Result<About, Failure> {

@@ -25,9 +25,9 @@ use snapc_target::{AttentionForm, EmitOptions, Finding, Silent, picture_levels};
 use super::verify;
 use crate::blob::WeightFile;
 use crate::describe::Description;
-use crate::emit::model_of;
 use crate::level::Level;
 use crate::lower::{IntegerFeatures, lower};
+use crate::model::{MAIN, NamedFunction, model_of};
 use crate::package;
 use crate::proto::*;
 
@@ -154,10 +154,22 @@ fn valid(level: Level) -> (Model, WeightFile) {
 
 /// A graph as a package.
 fn package_of(graph: &Graph, level: Level, attention: AttentionForm) -> (Model, WeightFile) {
-    let lowered = lower(graph, level, IntegerFeatures::Int32, attention).unwrap();
+    let mut lowered = lower(
+        graph,
+        level,
+        IntegerFeatures::Int32,
+        attention,
+        WeightFile::default(),
+    )
+    .unwrap();
+    let weights = std::mem::take(&mut lowered.weights);
+    let name = MAIN.to_owned();
     let (options, pipeline) = (EmitOptions::default(), pipeline());
     let about = Description::new(graph, &[], &options, &pipeline);
-    (model_of(&lowered, level, &about), lowered.weights)
+    (
+        model_of(&[NamedFunction { name, lowered }], level, &about),
+        weights,
+    )
 }
 
 /// The findings for the package after changes to the model and to the files.

@@ -105,6 +105,14 @@ const MODEL_SEEDS: &[ModelSeed] = &[
         let input = &mut m.description.as_mut().unwrap().input[0];
         input.ty = Some(FeatureType::default());
     }),
+    (FUNCTIONS, Level::Ios18, |m| {
+        m.description.as_mut().unwrap().default_function_name = "main".to_owned();
+    }),
+    (FUNCTIONS, Level::Ios18, |m| {
+        let functions = &mut m.ml_program.as_mut().unwrap().functions;
+        let main = functions["main"].clone();
+        functions.insert("size_64x64".to_owned(), main);
+    }),
     (DESCRIPTION, Level::Ios17, |m| m.description = None),
     (DESCRIPTION, Level::Ios17, |m| {
         m.description.as_mut().unwrap().input[0].name = "z".to_owned()
