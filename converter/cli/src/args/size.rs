@@ -51,6 +51,21 @@ impl FromStr for Sizes {
     }
 }
 
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, size) in self.0.iter().enumerate() {
+            write!(f, "{}{size}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Sizes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Sizes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let list = String::deserialize(deserializer)?;
@@ -114,6 +129,7 @@ mod tests {
         let Sizes(sizes) = "512, 384x512".parse().unwrap();
         let sides: Vec<_> = sizes.iter().map(|s| (s.height, s.width)).collect();
         assert_eq!(sides, [(512, 512), (384, 512)]);
+        assert_eq!(Sizes(sizes).to_string(), "512x512,384x512");
         for wrong in ["", "512,", "512,512x512", "512;384"] {
             assert!(wrong.parse::<Sizes>().is_err(), "{wrong}");
         }

@@ -105,7 +105,7 @@ fn replay(
         reference,
         scaling_factor: artifact.manifest.latent.scaling_factor as f32,
         bars,
-        gives_picture: gives_picture(&artifact),
+        gives_picture: gives_picture(artifact),
         bar: StepBar::new(
             output.shows_progress(),
             "call",
