@@ -61,7 +61,7 @@ pub struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Convert a checkpoint to an artifact
-    Convert(ConvertArgs),
+    Convert(Box<ConvertArgs>),
     /// Show parameters, multiply-adds, bytes and peak memory of a checkpoint, or the contents of an artifact
     Inspect(InspectArgs),
     /// Make a picture with an artifact
