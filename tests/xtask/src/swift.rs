@@ -8,6 +8,7 @@ mod trixie;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -18,12 +19,20 @@ use toolchain::Toolchain;
 /// The package.
 const PACKAGE: &str = "targets/coreml/runtime";
 
-/// The tests of the Swift package, where there is Swift or it can be made; elsewhere it says what is left out.
+/// A package that is converted by the plugins, with the script that tries them.
+const BUILD_STEP: &str = "targets/coreml/runtime/Examples/BuildStep";
+
+/// The tests of the Swift package and of its plugins, where there is Swift or it can be made; elsewhere it says what is left
+/// out.
 ///
 /// # Errors
 /// When the toolchain cannot be made, or a test fails.
 pub fn test(root: &Path) -> Result<()> {
-    swift(root, &["test".to_owned()])
+    let Some(bench) = Bench::new(root)? else {
+        return Ok(());
+    };
+    bench.swift("test", &[])?;
+    bench.build_step()
 }
 
 /// Makes the toolchain and the artifacts, and runs `swift` with these arguments, the first of which is its subcommand, on the
@@ -32,39 +41,89 @@ pub fn test(root: &Path) -> Result<()> {
 /// # Errors
 /// When the toolchain cannot be made, an artifact cannot be written, or the run fails.
 pub fn swift(root: &Path, arguments: &[String]) -> Result<()> {
-    let toolchain = Toolchain::find(root)?;
-    if let Toolchain::Missing(reason) = &toolchain {
-        skip(reason);
-        return Ok(());
-    }
-    let mut command = cargo(root);
-    command.args(["build", "--package", "snapc"]);
-    if cfg!(target_os = "linux") {
-        command.args(["--package", "snapc-coreml-capi"]);
-    }
-    run(&mut command)?;
-    let built = target_folder(root).join("debug");
-    let cache = cache(root)?;
-    let artifacts = cache.join("swift-artifacts");
-    artifacts::write(root, &built.join("snapc"), &artifacts)?;
-
-    let scratch = Scratch::new(cache.join("swift-tmp"))?;
-    let mounts = mounts::outermost(&[root, &cache, &built])?;
     let (subcommand, rest) = arguments.split_first().context("no subcommand of swift")?;
-    let mut command = toolchain.command(root, &mounts, "swift");
-    command.arg(subcommand);
-    command.arg("--package-path").arg(root.join(PACKAGE));
-    command.arg("--scratch-path").arg(cache.join("swift-build"));
-    command
-        .arg("-Xlinker")
-        .arg(format!("-L{}", built.display()));
-    command.args(rest).current_dir(root);
-    command.env("LD_LIBRARY_PATH", &built);
-    command.env("SNAPC", built.join("snapc"));
-    command.env("SNAP_ARTIFACTS", &artifacts);
-    command.env("SNAP_FIXTURES", root.join("fixtures"));
-    command.env("TMPDIR", &scratch.0);
-    run(&mut command)
+    match Bench::new(root)? {
+        Some(bench) => bench.swift(subcommand, rest),
+        None => Ok(()),
+    }
+}
+
+/// All that a run of Swift needs.
+struct Bench<'a> {
+    root: &'a Path,
+    toolchain: Toolchain,
+    cache: PathBuf,
+    /// Where cargo has put the command and the library of the stand-in for Core ML.
+    built: PathBuf,
+    artifacts: PathBuf,
+    mounts: Vec<PathBuf>,
+    scratch: Scratch,
+}
+
+impl<'a> Bench<'a> {
+    /// `None`, and words about it, where there can be no Swift.
+    fn new(root: &'a Path) -> Result<Option<Self>> {
+        let toolchain = Toolchain::find(root)?;
+        if let Toolchain::Missing(reason) = &toolchain {
+            skip(reason);
+            return Ok(None);
+        }
+        let mut command = cargo(root);
+        command.args(["build", "--package", "snapc"]);
+        if cfg!(target_os = "linux") {
+            command.args(["--package", "snapc-coreml-capi"]);
+        }
+        run(&mut command)?;
+        let built = target_folder(root).join("debug");
+        let cache = cache(root)?;
+        let artifacts = cache.join("swift-artifacts");
+        artifacts::write(root, &built.join("snapc"), &artifacts)?;
+        let scratch = Scratch::new(cache.join("swift-tmp"))?;
+        let mounts = mounts::outermost(&[root, &cache, &built])?;
+        Ok(Some(Bench {
+            root,
+            toolchain,
+            cache,
+            built,
+            artifacts,
+            mounts,
+            scratch,
+        }))
+    }
+
+    /// `swift SUBCOMMAND` on the package.
+    fn swift(&self, subcommand: &str, arguments: &[String]) -> Result<()> {
+        let mut command = self.command("swift");
+        command.arg(subcommand);
+        command.arg("--package-path").arg(self.root.join(PACKAGE));
+        command
+            .arg("--scratch-path")
+            .arg(self.cache.join("swift-build"));
+        command
+            .arg("-Xlinker")
+            .arg(format!("-L{}", self.built.display()));
+        command.args(arguments);
+        run(&mut command)
+    }
+
+    /// Tries the plugins.
+    fn build_step(&self) -> Result<()> {
+        let mut command = self.command("bash");
+        command.arg(self.root.join(BUILD_STEP).join("check.sh"));
+        command.env("SCRATCH", self.cache.join("swift-build-step"));
+        run(&mut command)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.toolchain.command(self.root, &self.mounts, program);
+        command.current_dir(self.root);
+        command.env("LD_LIBRARY_PATH", &self.built);
+        command.env("SNAPC", self.built.join("snapc"));
+        command.env("SNAP_ARTIFACTS", &self.artifacts);
+        command.env("SNAP_FIXTURES", self.root.join("fixtures"));
+        command.env("TMPDIR", &self.scratch.0);
+        command
+    }
 }
 
 /// Says what is not run, so that nobody overlooks it.
