@@ -39,15 +39,11 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// Run the tests of the Swift package, or another command of swift on it; makes a Debian with Swift under .cache where root on
-    /// Linux has none
+    /// Run the tests of the Swift package and its plugins, or a command of swift on the package; makes a Debian with Swift under
+    /// .cache where root on Linux has none
     Swift {
         /// Subcommand and arguments, such as `build` or `test --filter SnapCoreTests`
-        #[arg(
-            default_value = "test",
-            trailing_var_arg = true,
-            allow_hyphen_values = true
-        )]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Run fuzz targets of tests/fuzz; what they learn is kept under .cache
@@ -83,7 +79,10 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup { all } => environment::setup(&workspace_root(), all),
         Command::Test { all } => steps::test(&workspace_root(), all),
-        Command::Swift { arguments } => swift::swift(&workspace_root(), &arguments),
+        Command::Swift { arguments } => match arguments.split_first() {
+            Some((subcommand, rest)) => swift::swift(&workspace_root(), subcommand, rest),
+            None => swift::test(&workspace_root()),
+        },
         Command::Fuzz { targets, runs } => fuzz::fuzz(&workspace_root(), &targets, runs),
         Command::Codegen { check } => codegen::run(&workspace_root(), check),
         Command::Effects { only, full, times } => {

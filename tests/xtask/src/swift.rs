@@ -35,15 +35,14 @@ pub fn test(root: &Path) -> Result<()> {
     bench.build_step()
 }
 
-/// Makes the toolchain and the artifacts, and runs `swift` with these arguments, the first of which is its subcommand, on the
-/// package. Where there can be no Swift, it says so and succeeds.
+/// Makes the toolchain and the artifacts, and runs a command of `swift` on the package. Where there can be no Swift, it says so
+/// and succeeds.
 ///
 /// # Errors
 /// When the toolchain cannot be made, an artifact cannot be written, or the run fails.
-pub fn swift(root: &Path, arguments: &[String]) -> Result<()> {
-    let (subcommand, rest) = arguments.split_first().context("no subcommand of swift")?;
+pub fn swift(root: &Path, subcommand: &str, arguments: &[String]) -> Result<()> {
     match Bench::new(root)? {
-        Some(bench) => bench.swift(subcommand, rest),
+        Some(bench) => bench.swift(subcommand, arguments),
         None => Ok(()),
     }
 }
