@@ -13,7 +13,7 @@ use snapc_pipeline::Stage;
 use super::comparison::{Bars, Comparison, Row, Subject};
 use super::{Recorded, expected, run_rows};
 use crate::accuracy::Accuracy;
-use crate::args::{EngineKind, ValidateArgs};
+use crate::args::{EngineArgs, EngineKind, ValidateArgs};
 use crate::artifact::Artifact;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -38,7 +38,12 @@ const HELP: &str = "build it on a Mac: `swift build -c release --product snap-ru
 /// default of all commands.
 pub fn engine(args: &ValidateArgs, artifact: &Artifact, output: &Output) -> EngineKind {
     let asked = args.engine.kind();
-    let is_asked = args.engine.engine.is_some() || args.engine.threads.is_some() || args.per_node;
+    let EngineArgs {
+        engine: named,
+        size,
+        threads,
+    } = args.engine;
+    let is_asked = named.is_some() || size.is_some() || threads.is_some() || args.per_node;
     if !cfg!(target_os = "macos") || is_asked || artifact.manifest.target != TARGET {
         return asked;
     }
@@ -68,6 +73,10 @@ pub fn compare(
     if args.per_node || args.engine.threads.is_some() {
         let message = "Core ML shows no values inside its networks, and chooses its threads itself";
         return Err(Failure::usage(message).help("use --engine snap for --per-node and --threads"));
+    }
+    if args.engine.size.is_some() {
+        let message = "snap-run makes pictures of the artifact's first size";
+        return Err(Failure::usage(message).help("use --engine snap for --size"));
     }
     let program =
         program().ok_or_else(|| Failure::usage("there is no snap-run on PATH").help(HELP))?;
