@@ -70,4 +70,8 @@ fn coreml() {
         9,
         "--target coreml --interface apple --min-ios 18 --attention sdpa",
     );
+    same_everywhere(
+        9,
+        "--target coreml --min-ios 26 --sizes 128,64x128 --image-output --author Fox --weights int8",
+    );
 }
