@@ -7,7 +7,7 @@ use std::{fs, io};
 use crate::join;
 use snapc_coreml::CoreMl;
 use snapc_ir::{
-    About,     BetaSchedule, Graph, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec,
+    About, BetaSchedule, Graph, LatentSpec, PipelineSpec, PredictionType, Program, SchedulerSpec,
     TimestepSpacing,
 };
 use snapc_onnx::OnnxTarget;
