@@ -240,7 +240,18 @@ fn the_artifact_is_complete_reported_and_the_same_every_time() {
         )
     };
     let (folder, (legal, emitted)) = once("a");
-    let paths: Vec<&str> = emitted.files.iter().map(|f| f.path.as_str()).collect();
+    let paths = emitted.files.iter().map(|f| f.path.as_str());
+    let (runtime, paths): (Vec<&str>, Vec<&str>) = paths.partition(|p| p.starts_with("runtime/"));
+    for file in [
+        "Package.swift",
+        "README.md",
+        "Sources/SnapRuntime/Pipeline.swift",
+    ] {
+        assert!(
+            runtime.contains(&format!("runtime/{file}").as_str()),
+            "{file}"
+        );
+    }
     let package = |name: &str| {
         let data = format!("{name}.mlpackage/Data/com.apple.CoreML");
         [
