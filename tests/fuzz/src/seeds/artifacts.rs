@@ -43,8 +43,10 @@ pub(super) fn core_ml() -> io::Result<Seeds> {
     for (name, graph) in graphs::all() {
         let dir = tempfile::tempdir()?;
         emit(&CoreMl, &options, graph, dir.path());
-        let package = fs::read_dir(dir.path())?.next().expect("one package")?;
-        let data = package.path().join("Data/com.apple.CoreML");
+        let entries = fs::read_dir(dir.path())?.collect::<io::Result<Vec<_>>>()?;
+        let mut paths = entries.iter().map(fs::DirEntry::path);
+        let package = paths.find(|p| p.extension().is_some_and(|e| e == "mlpackage"));
+        let data = package.expect("one package").join("Data/com.apple.CoreML");
         let model = fs::read(data.join("model.mlmodel"))?;
         let weights = fs::read(data.join("weights/weight.bin"))?;
         seeds.insert(name.to_owned(), join(&model, &weights));
