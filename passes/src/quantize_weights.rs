@@ -4,7 +4,7 @@
 //! Every weight that it chooses becomes codes and what they stand for; the graph and its types stay, so that a target
 //! without codes stores the rounded values. `int8`: a scale per output channel. `int4`: a scale per block of input
 //! channels. `palette2` to `palette8`: `2^bits` values that leave the least squared error (k-means). `mixed`: every layer
-//! gets 4 or 6 bits of a palette, `int8`, or stays, by what its own output loses on calibration inputs. Scales and palettes
+//! gets 4 or 6 bits of a palette, `int8`, or stays, by what its own output loses on a calibration input. Scales and palettes
 //! are rounded to the float type of the weight before the codes are made. The notes give the signal-to-noise ratio of the
 //! weights, all together and of the worst layers.
 //!
