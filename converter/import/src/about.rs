@@ -67,10 +67,11 @@ fn front_matter<'a>(card: &'a str, key: &str) -> Option<&'a str> {
     }
     let value = lines
         .take_while(|line| *line != "---")
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?
-        .trim();
-    let quoted = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
-    Some(quoted('"').or_else(|| quoted('\'')).unwrap_or(value))
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    let quoted = |quote| Some(value.trim().strip_prefix(quote)?.split_once(quote)?.0);
+    // Behind a value that is not quoted, a blank and `#` begin a comment.
+    let plain = || value.split(" #").next().map(str::trim);
+    quoted('"').or_else(|| quoted('\'')).or_else(plain)
 }
 
 #[cfg(test)]
@@ -111,11 +112,19 @@ mod tests {
         let own = "---\nlicense: other\nlicense_name: \"fox licence\"\n---\n";
         assert_eq!(license(own).as_deref(), Some("fox licence"));
         assert_eq!(license("---\nlicense: 'mit'\n").as_deref(), Some("mit"));
+        for commented in [
+            "license: mit # as upstream",
+            "license: \"mit\" # as upstream",
+        ] {
+            let card = format!("---\n{commented}\n---\n");
+            assert_eq!(license(&card).as_deref(), Some("mit"), "{commented}");
+        }
         for none in [
             "",
             "license: mit",
             "---\ntags: x\n---\nlicense: mit",
             "---\nlicense:\n---",
+            "---\nlicense: # not known\n---",
         ] {
             assert_eq!(license(none), None, "{none:?}");
         }

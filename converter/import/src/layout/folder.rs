@@ -178,7 +178,7 @@ impl Folder<'_> {
         Ok(map)
     }
 
-    /// What the model card says. No artifact depends on it, so that a card that cannot be read is no error.
+    /// What the model card says. No artifact needs it, so that a card that cannot be read is no error.
     fn about(&self, notes: &mut Vec<String>) -> About {
         let card = match self.read(MODEL_CARD) {
             Ok(card) => card.unwrap_or_default(),
