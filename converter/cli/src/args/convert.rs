@@ -164,6 +164,8 @@ pub struct ConvertFlags {
 impl ConvertFlags {
     /// These flags, and for those not given the ones of `other`.
     pub fn or(self, other: ConvertFlags) -> ConvertFlags {
+        // One size and several are two answers to one question.
+        let names_size = self.size.is_some() || self.sizes.is_some();
         ConvertFlags {
             checkpoint: self.checkpoint.or(other.checkpoint),
             target: self.target.or(other.target),
@@ -171,8 +173,8 @@ impl ConvertFlags {
             precision: self.precision.or(other.precision),
             steps: self.steps.or(other.steps),
             guidance: self.guidance.or(other.guidance),
-            size: self.size.or(other.size),
-            sizes: self.sizes.or(other.sizes),
+            size: self.size.or(other.size.filter(|_| !names_size)),
+            sizes: self.sizes.or(other.sizes.filter(|_| !names_size)),
             interface: self.interface.or(other.interface),
             min_ios: self.min_ios.or(other.min_ios),
             attention: self.attention.or(other.attention),
@@ -281,6 +283,23 @@ mod tests {
         };
         let merged = flags.or(file);
         assert_eq!((merged.steps, merged.guidance), (Some(4), Some(1.0)));
+    }
+
+    #[test]
+    fn a_size_wins_over_the_sizes_of_the_file_and_the_other_way_round() {
+        let one = || ConvertFlags {
+            size: Some("64".parse().unwrap()),
+            ..ConvertFlags::default()
+        };
+        let several = || ConvertFlags {
+            sizes: Some("64,128".parse().unwrap()),
+            ..ConvertFlags::default()
+        };
+        let named = |flags: ConvertFlags| (flags.size.is_some(), flags.sizes.is_some());
+        assert_eq!(named(one().or(several())), (true, false));
+        assert_eq!(named(several().or(one())), (false, true));
+        let file = ConvertFlags::default().or(one());
+        assert_eq!(named(file), (true, false));
     }
 
     #[test]
