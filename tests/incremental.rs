@@ -238,6 +238,9 @@ fn whatever_matters_converts() {
 
     scene.converts("--steps 4", "'out' was made with another --steps");
     scene.converts("", "another --steps");
+    // As f32 it has more digits than every reader of JSON keeps.
+    scene.converts("--guidance 0.46", "another --guidance");
+    scene.converts("", "another --guidance");
     scene.converts("--pass-limit 1000", "another --pass-limit");
     scene.converts("", "another --pass-limit");
 
@@ -266,6 +269,36 @@ fn whatever_matters_converts() {
     fs::remove_dir_all(scene.path("out")).expect("a test folder can be removed");
     scene.converts("", "no artifact");
     assert!(contents(&scene.path("out")) == first);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_may_be_any_bytes() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    let scene = Scene::new("");
+    let path = |name: &[u8]| OsString::from_vec([name, b"\xff"].concat());
+    let checkpoint = scene.folder.path().join(path(b"in"));
+    fs::rename(scene.path("in"), &checkpoint).expect("a folder can be renamed");
+    let run = || -> Run {
+        let mut command = scene
+            .snapc()
+            .command("convert --target native --if-changed --json");
+        command.arg(path(b"in")).arg("-o").arg(path(b"out"));
+        command.arg("--depfile").arg(path(b"depfile"));
+        let output = command.output().expect("the binary under test starts");
+        output.into()
+    };
+    for unchanged in [false, true] {
+        let run = run();
+        assert_eq!(run.exit, Some(0), "{}", run.stderr);
+        let document: Value = serde_json::from_str(&run.stdout).expect("JSON");
+        assert_eq!(document["unchanged"], unchanged);
+        assert_eq!(document["output"], "out\u{fffd}");
+    }
+    let depfile = fs::read(scene.folder.path().join(path(b"depfile"))).expect("it is written");
+    let names_input = |line: &[u8]| line.starts_with(b"  in\xff/unet/config.json");
+    assert!(depfile.split(|&b| b == b'\n').any(names_input));
 }
 
 #[test]

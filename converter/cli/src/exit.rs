@@ -1,5 +1,6 @@
 //! What the process ends with.
 
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -56,16 +57,21 @@ pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(move |info| {
         use std::io::Write as _;
         default(info);
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
         // Nothing can be done about a stderr that cannot be written.
         let _ = writeln!(
             std::io::stderr(),
             "error: internal error in snapc {}\nhelp: this is a defect; please report it with the message above, the \
              command line `snapc {}`, and the configuration files of the checkpoint (no weights are needed)",
             env!("CARGO_PKG_VERSION"),
-            arguments.join(" "),
+            shown(std::env::args_os().skip(1)),
         );
     }));
+}
+
+/// Arguments as they are shown, whatever bytes they are of.
+fn shown(arguments: impl Iterator<Item = OsString>) -> String {
+    let words = arguments.map(|word| word.to_string_lossy().into_owned());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Runs `f`; `Err` when it panicked (the hook has reported it). Unwinding drops what `f` holds, so partial output goes.
@@ -91,6 +97,14 @@ mod tests {
             let line = format!("\n  {:<4} ", exit as u8);
             assert!(EXIT_CODES.contains(&line), "{exit:?}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn arguments_may_be_any_bytes() {
+        use std::os::unix::ffi::OsStringExt;
+        let words = [b"convert".to_vec(), vec![b'a', 0xff]].map(OsString::from_vec);
+        assert_eq!(shown(words.into_iter()), "convert a\u{fffd}");
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn run(args: &BundleArgs, output: &Output) -> Result<Exit, Failure> {
 
     let document = json!({
         "command": "bundle",
-        "output": args.output,
+        "output": args.output.display().to_string(),
         "files": names.len(),
         "bytes": size,
     });

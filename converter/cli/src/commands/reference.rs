@@ -57,7 +57,7 @@ pub fn run(args: &ReferenceArgs, output: &Output) -> Result<Exit, Failure> {
     file.commit()?;
     let document = json!({
         "command": "reference",
-        "output": args.output,
+        "output": args.output.display().to_string(),
         "bytes": bytes.len(),
         "steps": args.steps,
         "guidance": args.guidance,

@@ -75,9 +75,9 @@ pub fn run(args: &RunArgs, output: &Output) -> Result<Exit, Failure> {
 
     let document = json!({
         "command": "run",
-        "output": args.output,
-        "save": args.save,
-        "preview": args.preview,
+        "output": args.output.display().to_string(),
+        "save": shown(args.save.as_deref()),
+        "preview": shown(args.preview.as_deref()),
         "engine": args.engine.kind().name(),
         "width": image.width(),
         "height": image.height(),
@@ -101,6 +101,11 @@ pub fn run(args: &RunArgs, output: &Output) -> Result<Exit, Failure> {
         )
     })?;
     Ok(Exit::Done)
+}
+
+/// A path in the document.
+fn shown(path: Option<&Path>) -> Option<String> {
+    path.map(|path| path.display().to_string())
 }
 
 /// Refuses outputs that cannot be written before anything is computed.

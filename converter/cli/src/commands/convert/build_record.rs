@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::stamp::Stamp;
 use crate::failure::Failure;
@@ -23,7 +22,7 @@ pub struct BuildRecord {
     /// Version of the snapc that converted.
     pub snapc_version: String,
     /// The flags that matter, those of the settings file among them.
-    pub flags: BTreeMap<String, Value>,
+    pub flags: BTreeMap<String, String>,
     /// The files that were read.
     pub inputs: Vec<RecordedFile>,
     /// The files of the artifact.
@@ -47,7 +46,7 @@ pub struct RecordedFile {
 impl BuildRecord {
     /// A record by this snapc.
     pub fn new(
-        flags: BTreeMap<String, Value>,
+        flags: BTreeMap<String, String>,
         inputs: Vec<RecordedFile>,
         artifact: Vec<RecordedFile>,
     ) -> Self {
@@ -100,7 +99,7 @@ mod tests {
             sha256: "00".to_owned(),
             stamp: None,
         };
-        let flags = BTreeMap::from([("steps".to_owned(), Value::from(4))]);
+        let flags = BTreeMap::from([("steps".to_owned(), "4".to_owned())]);
         BuildRecord::new(flags, vec![file], Vec::new())
     }
 

@@ -134,7 +134,7 @@ impl Report {
             "passes": self.passes,
             "dry_run": self.dry_run,
             "unchanged": false,
-            "output": self.output,
+            "output": self.output.as_ref().map(|path| path.display().to_string()),
             "graphs": self.graphs.iter().map(GraphReport::document).collect::<Vec<_>>(),
             "stages": stages.collect::<Vec<_>>(),
             "files": self.files,
@@ -208,16 +208,16 @@ pub fn unchanged(
     artifact: &Unchanged,
     output: &Output,
 ) -> Result<(), Failure> {
+    let path = settings.required_output()?.display();
     let document = json!({
         "command": "convert",
         "target": settings.target.name(),
         "dry_run": false,
         "unchanged": true,
-        "output": settings.output,
+        "output": path.to_string(),
         "files": artifact.files(),
         "bytes": artifact.bytes(),
     });
-    let path = settings.required_output()?.display();
     output.result(&document, || {
         let bytes = bytes(artifact.bytes());
         format!("{path}: unchanged, {} files, {bytes}\n", artifact.files())

@@ -45,7 +45,7 @@ pub struct Settings {
     /// Whether nothing is done when the artifact is up to date.
     pub if_changed: bool,
     /// The flags that decide what the artifact is, by name; files that they name count by their content.
-    pub deciding: BTreeMap<String, Value>,
+    pub deciding: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -191,33 +191,37 @@ impl Settings {
     }
 }
 
-/// Flags that do not decide what the artifact is, or name a file whose content does.
-const NOT_DECIDING: [&str; 8] = [
-    "checkpoint",
-    "output",
-    "calibration",
-    "export-checkpoint",
-    "component-config",
-    "depfile",
-    "force",
-    "if-changed",
-];
-
-/// The flags of [`Settings::deciding`]. One that is given counts as another than none, even where it gives the default.
-fn deciding(flags: &ConvertFlags, pass_limit: Option<usize>) -> BTreeMap<String, Value> {
-    let flags_as_keys = serde_json::to_value(flags).expect("the flags have string keys only");
-    let Value::Object(mut given) = flags_as_keys else {
+/// The flags of [`Settings::deciding`] as words, which a record gives back as they were. One that is given counts as another
+/// than none, even where it gives the default.
+fn deciding(flags: &ConvertFlags, pass_limit: Option<usize>) -> BTreeMap<String, String> {
+    // Those that do not decide, or name a file whose content does.
+    let deciding = ConvertFlags {
+        checkpoint: None,
+        output: None,
+        plan: flags.plan.clone().filter(|_| plan_file(flags).is_none()),
+        calibration: None,
+        export_checkpoint: None,
+        component_config: None,
+        depfile: None,
+        force: false,
+        if_changed: false,
+        ..flags.clone()
+    };
+    let value = serde_json::to_value(deciding).expect("the flags but for paths are words");
+    let Value::Object(given) = value else {
         unreachable!("flags are a struct");
     };
-    let is_given = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
-    given.retain(|name, value| is_given(value) && !NOT_DECIDING.contains(&name.as_str()));
-    if plan_file(flags).is_some() {
-        given.remove("plan");
-    }
-    if let Some(limit) = pass_limit {
-        given.insert("pass-limit".to_owned(), limit.into());
-    }
-    given.into_iter().collect()
+    let word = |value| match value {
+        Value::Null | Value::Bool(false) => None,
+        Value::String(word) => Some(word),
+        other => Some(other.to_string()),
+    };
+    let given = given.into_iter();
+    let mut words: BTreeMap<_, _> = given
+        .filter_map(|(name, value)| Some((name, word(value)?)))
+        .collect();
+    words.extend(pass_limit.map(|limit| ("pass-limit".to_owned(), limit.to_string())));
+    words
 }
 
 /// The file that `--plan` names, if it is not a word.
@@ -348,6 +352,10 @@ mod tests {
             steps: Some(4),
             precision: Some(Precision::F32),
             plan: Some("plan.json".to_owned()),
+            calibration: Some("reference.safetensors".into()),
+            export_checkpoint: Some("exported".into()),
+            component_config: Some("parts.json".into()),
+            force: true,
             if_changed: true,
             ..ConvertFlags::default()
         };
@@ -362,9 +370,37 @@ mod tests {
         };
         assert_eq!(known(&named), "pass-limit plan precision steps");
         assert_eq!(deciding(&named, None)["precision"], "f32");
-        let keys = serde_json::to_value(ConvertFlags::default()).unwrap();
-        for name in NOT_DECIDING {
-            assert!(keys.get(name).is_some(), "{name} is a flag");
-        }
+    }
+
+    #[test]
+    fn words_of_a_record_are_those_that_were_written() {
+        // Numbers that a reader of JSON gives back only when it rounds once.
+        let flags = ConvertFlags {
+            guidance: Some(0.46),
+            prune_vae: Some(0.1 + 0.2),
+            ..ConvertFlags::default()
+        };
+        let words = deciding(&flags, None);
+        assert_eq!(words["guidance"], "0.46000000834465027");
+        let text = serde_json::to_string(&words).unwrap();
+        let read: BTreeMap<String, String> = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, words);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn paths_may_be_any_bytes() {
+        use std::os::unix::ffi::OsStringExt;
+        let path = || Some(std::ffi::OsString::from_vec(vec![b'a', 0xff]).into());
+        let flags = ConvertFlags {
+            checkpoint: path(),
+            output: path(),
+            calibration: path(),
+            export_checkpoint: path(),
+            component_config: path(),
+            depfile: path(),
+            ..ConvertFlags::default()
+        };
+        assert!(deciding(&flags, None).is_empty());
     }
 }

@@ -11,7 +11,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
-use serde_json::Value;
 use snapc_target::manifest::FILE_NAME;
 use snapc_target::{ArtifactFile, TargetError, hash_file};
 
@@ -32,7 +31,7 @@ pub struct Input {
 /// A conversion that is asked for.
 pub struct Build {
     output: PathBuf,
-    flags: BTreeMap<String, Value>,
+    flags: BTreeMap<String, String>,
     inputs: Vec<Input>,
     /// The inputs before anything but configurations and headers was read.
     states: Vec<FileState>,
@@ -56,7 +55,7 @@ impl Build {
     /// When an input cannot be looked at.
     pub fn new(
         output: &Path,
-        flags: BTreeMap<String, Value>,
+        flags: BTreeMap<String, String>,
         inputs: Vec<Input>,
         started: SystemTime,
     ) -> Result<Self, Failure> {
