@@ -385,6 +385,23 @@ fn a_conversion_that_fails_changes_nothing() {
             run.stderr
         );
     }
+    // A name that is mistaken for one of the depfile costs no input.
+    fs::write(scene.path("snapc.toml"), "guidance = 3.0\n").expect("a test file can be written");
+    let inputs = contents(&scene.path("in"));
+    for input in [
+        "in/model_index.json",
+        "in/unet/../unet/config.json",
+        "snapc.toml",
+    ] {
+        let run = scene.run(&format!("--config snapc.toml --depfile {input}"));
+        assert_eq!(run.exit, Some(2), "{}", run.stderr);
+        assert!(
+            run.stderr.contains("which is the depfile"),
+            "{}",
+            run.stderr
+        );
+    }
+    assert!(contents(&scene.path("in")) == inputs);
     let run = scene.run("--plan snapfusion --export-checkpoint exported");
     assert_eq!(run.exit, Some(2), "{}", run.stderr);
     assert!(

@@ -59,6 +59,7 @@ pub fn run(args: &ConvertArgs, output: &Output) -> Result<Exit, Failure> {
         stages::open(&settings.input, &settings.checkpoint)
     })?;
     refuse_to_overwrite(settings.output.as_deref(), &settings.input)?;
+    settings.check_depfile_apart(&dependencies(&checkpoint, args, &settings))?;
     let recording = match look_for_changes(&checkpoint, args, &settings, started, output)? {
         Changes::UpToDate => return Ok(Exit::Done),
         Changes::Convert(recording) => Some(recording),

@@ -153,6 +153,23 @@ impl Settings {
         Ok(())
     }
 
+    /// Refuses a dependency file that would overwrite a file which it names.
+    ///
+    /// # Errors
+    /// A usage failure.
+    pub fn check_depfile_apart(&self, dependencies: &[PathBuf]) -> Result<(), Failure> {
+        let existing = self.depfile.as_ref().and_then(|p| p.canonicalize().ok());
+        let mut dependencies = dependencies.iter().filter_map(|p| p.canonicalize().ok());
+        match existing.filter(|depfile| dependencies.any(|path| path == *depfile)) {
+            None => Ok(()),
+            Some(path) => {
+                let shown = path.display();
+                let message = format!("the artifact is made from '{shown}', which is the depfile");
+                Err(Failure::usage(message).help("write it elsewhere"))
+            }
+        }
+    }
+
     /// Writes the dependency file, if one is asked for; one that says the same stays as it is.
     ///
     /// # Errors
