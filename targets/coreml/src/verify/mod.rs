@@ -24,6 +24,7 @@ use prost::Message;
 use snapc_target::{Finding, TargetError};
 
 use crate::level::Level;
+use crate::names::is_identifier;
 use crate::package::{DATA, MODEL};
 use crate::proto::Model;
 pub use rules::{RULES, Rule};
@@ -198,6 +199,9 @@ fn check_model(model: &Model, report: &mut Report) -> Option<Vec<blobs::Referenc
     let mut references = Some(Vec::new());
     for (name, features) in described {
         report.function = name.to_owned();
+        if !is_identifier(name) {
+            report.add(rules::IDENTIFIER, "", "the name is no identifier");
+        }
         let function = &program.functions[name];
         let of_function = function::check(function, level, report);
         references = references.zip(of_function).map(|(mut all, some)| {

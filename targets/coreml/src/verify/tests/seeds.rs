@@ -400,6 +400,37 @@ fn every_rule_has_a_seed_and_an_id_of_its_own() {
 }
 
 #[test]
+fn names_of_functions_are_identifiers() {
+    let with_function = |name: &'static str| {
+        move |m: &mut Model| {
+            let functions = &mut m.ml_program.as_mut().unwrap().functions;
+            let main = functions["main"].clone();
+            functions.insert(name.to_owned(), main);
+            let description = m.description.as_mut().unwrap();
+            let (input, output) = (
+                description.input.split_off(0),
+                description.output.split_off(0),
+            );
+            let functions = ["main", name].map(|name| FunctionDescription {
+                name: name.to_owned(),
+                input: input.clone(),
+                output: output.clone(),
+            });
+            description.functions = functions.into();
+            description.default_function_name = "main".to_owned();
+        }
+    };
+    assert_eq!(
+        findings(Level::Ios18, with_function("size_64x64"), |_| {}),
+        []
+    );
+    for name in ["size 64", "64x64", ""] {
+        let found = findings(Level::Ios18, with_function(name), |_| {});
+        assert_only(IDENTIFIER, name, &found);
+    }
+}
+
+#[test]
 fn every_omitted_parameter_is_missed() {
     let omittable = [
         "bias",
