@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use snapc_tests::{Run, SafetensorsFile, Snapc, copy_folder, names, workspace_root};
+use snapc_tests::{Run, SafetensorsFile, Snapc, copy_folder, edit_json, names, workspace_root};
 
 fn tiny() -> PathBuf {
     workspace_root().join("fixtures/tiny")
@@ -273,6 +273,16 @@ fn an_artifact_for_several_sizes_is_run_and_compared() {
     };
     let run = "run out --prompt fox -o other.png --size 64";
     fails(run, 2, "choose 128x128 or 64x128");
+    // A manifest that names no functions would have the picture of the first size made.
+    edit_json(&folder.join("out/snap.json"), |manifest| {
+        let graphs = manifest["graphs"].as_array_mut().expect("a list");
+        graphs
+            .iter_mut()
+            .for_each(|graph| graph["functions"] = json!([]));
+    });
+    let run = "run out --prompt fox --steps 1 -o other.png --size 64x128";
+    fails(run, 3, "its networks are of another size");
+    assert!(!folder.join("other.png").exists());
     let convert = |flags: &str| format!("convert {checkpoint} -o no --sizes 128,64 {flags}");
     for level in [16, 17] {
         let older = convert(&format!("--target coreml --min-ios {level}"));

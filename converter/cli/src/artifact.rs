@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use snapc_pipeline::{Pipeline, SchedulerConfig, Tokenizer};
+use snapc_pipeline::{Engine, Pipeline, SchedulerConfig, Tokenizer};
 use snapc_target::known_prompt::KnownPrompt;
 use snapc_target::manifest::Manifest;
 use snapc_target::{Interface, alternatives, schedule};
@@ -129,9 +129,16 @@ impl Artifact {
     /// The networks, run by the engine that the flags ask for. `batch` is what the UNet will mostly be asked for.
     ///
     /// # Errors
-    /// When the engine does not run this kind of artifact, or a file of the artifact is missing or malformed.
+    /// When the engine does not run this kind of artifact, a file of the artifact is missing or malformed, or the networks are not
+    /// of the size that was asked for.
     pub fn engine(&self, args: EngineArgs, batch: usize) -> Result<AnyEngine, Failure> {
-        engines::open(self, args, batch)
+        let engine = engines::open(self, args, batch)?;
+        let (latent, found) = (&self.manifest.latent, engine.geometry());
+        let is_of_size = [found.latent_height, found.latent_width] == [latent.height, latent.width];
+        match self.function.is_none() || is_of_size {
+            true => Ok(engine),
+            false => Err(self.invalid("its networks are of another size than its manifest says")),
+        }
     }
 
     /// The whole pipeline.
