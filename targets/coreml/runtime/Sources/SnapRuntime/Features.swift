@@ -87,6 +87,7 @@ struct UnetFeatures: Sendable {
                 throw lookup.failure(
                     "\(first.name): a run has no value for the input '\(other.name)', and no output of text_encoder is named so")
             }
+            try lookup.require(output, of: text.graph, shape: [1] + output.shape.dropFirst())
             try lookup.require(other, of: first, shape: [batch] + output.shape.dropFirst())
             projections.append(other)
         }
