@@ -57,7 +57,7 @@ struct StoreEntry: Sendable {
         try writing {
             let files = FileManager.default
             try files.createDirectory(at: store, withIntermediateDirectories: true)
-            let staging = store.appendingPathComponent(Self.stagingPrefix + UUID().uuidString, isDirectory: true)
+            let staging = store.appendingPathComponent(Self.stagingName(at: Date()), isDirectory: true)
             try files.createDirectory(at: staging, withIntermediateDirectories: true)
             defer { try? files.removeItem(at: staging) }
             let staged = staging.appendingPathComponent(model.lastPathComponent)
@@ -137,8 +137,7 @@ struct StoreEntry: Sendable {
     private func hold() throws {
         try write(holders: holders(of: folder).union([package.path]), of: folder)
         // Other processes may be at it too. What is left over now is removed the next time.
-        let entries = try? FileManager.default.contentsOfDirectory(
-            at: store, includingPropertiesForKeys: [.contentModificationDateKey])
+        let entries = try? FileManager.default.contentsOfDirectory(at: store, includingPropertiesForKeys: nil)
         for entry in entries ?? [] where entry.lastPathComponent != folder.lastPathComponent {
             if entry.lastPathComponent.hasPrefix(Self.stagingPrefix) {
                 removeAbandoned(entry)
@@ -164,9 +163,15 @@ struct StoreEntry: Sendable {
         }
     }
 
+    /// Says in its name when it was made: to ask for the times of files, an app has to state a reason in its privacy manifest.
+    private static func stagingName(at time: Date) -> String {
+        "\(stagingPrefix)\(Int(time.timeIntervalSince1970))-\(UUID().uuidString)"
+    }
+
     private func removeAbandoned(_ staging: URL) {
-        let values = try? staging.resourceValues(forKeys: [.contentModificationDateKey])
-        if let changed = values?.contentModificationDate, changed.timeIntervalSinceNow < -Self.stagingLifetime {
+        let time = staging.lastPathComponent.dropFirst(Self.stagingPrefix.count).prefix { $0 != "-" }
+        let age = Date().timeIntervalSince1970 - (TimeInterval(time) ?? 0)
+        if age > Self.stagingLifetime {
             try? FileManager.default.removeItem(at: staging)
         }
     }

@@ -79,6 +79,21 @@ final class ModelStoreTests: XCTestCase {
         XCTAssertFalse(FileManager.default.fileExists(atPath: before.models[1].path))
     }
 
+    /// An installation that was interrupted long ago is no longer at it; one of an hour ago may be.
+    func testWhatInterruptedInstallationsLeftIsRemoved() async throws {
+        let scratch = try Scratch()
+        let store = ModelStore(folder: scratch.folder.appendingPathComponent("store"))
+        let now = Int(Date().timeIntervalSince1970)
+        let (old, young) = (".staging-\(now - 90_000)-a", ".staging-\(now - 3600)-b")
+        for name in [old, young] {
+            try FileManager.default.createDirectory(
+                at: store.folder.appendingPathComponent(name), withIntermediateDirectories: true)
+        }
+        _ = try await store.install(Artifact(folder: try Environment.artifact("plain")))
+        let names = try Scratch.names(in: store.folder)
+        XCTAssertEqual(names.filter { $0.hasPrefix(".") }, [young])
+    }
+
     func testModelsAreRemovedOnDemand() async throws {
         let scratch = try Scratch()
         let store = ModelStore(folder: scratch.folder.appendingPathComponent("store"))
