@@ -17,7 +17,7 @@ public struct ModelStore: Sendable {
     ///
     /// - Parameter folder: By default `SnapRuntime` in the user's folder of caches, which the system may empty: the next
     ///   run compiles again. An app that would rather keep the models gives a folder in Application Support. On Apple's
-    ///   systems the folder is left out of backups.
+    ///   systems the models are left out of backups.
     public init(folder: URL? = nil) {
         let caches = FileManager.default.urls(for: .cachesDirectory, in: .userDomainMask).first
         let parent = caches ?? FileManager.default.temporaryDirectory

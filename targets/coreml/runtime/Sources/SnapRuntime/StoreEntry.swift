@@ -37,7 +37,10 @@ struct StoreEntry: Sendable {
         let files = (list ?? "").split(separator: "\n")
         return !files.isEmpty && files.allSatisfy { line in
             let parts = line.split(separator: " ", maxSplits: 1)
-            return parts.count == 2 && Self.size(of: String(parts[1]), in: model) == UInt64(parts[0])
+            guard parts.count == 2, let size = UInt64(parts[0]) else {
+                return false
+            }
+            return Self.size(of: String(parts[1]), in: model) == size
         }
     }
 
@@ -63,14 +66,14 @@ struct StoreEntry: Sendable {
             let staged = staging.appendingPathComponent(model.lastPathComponent)
             try files.moveItem(at: compiled, to: staged)
             try list(staged, in: staging.appendingPathComponent(Self.contentsFile))
-            setAttributes(of: staged)
-            try name(staging)
+            setAttributes(of: staging)
+            try place(staging)
             try hold()
         }
     }
 
     /// Gives a folder that is complete the name of the entry.
-    private func name(_ staging: URL) throws {
+    private func place(_ staging: URL) throws {
         let files = FileManager.default
         do {
             try files.moveItem(at: staging, to: folder)
@@ -82,7 +85,8 @@ struct StoreEntry: Sendable {
             guard files.fileExists(atPath: folder.path) else {
                 throw error
             }
-            // What the system has left of an earlier one is in the way.
+            // What the system has left of an earlier one is in the way. Its list of holders still holds.
+            try write(holders: holders(of: folder), of: staging)
             try files.removeItem(at: folder)
             try files.moveItem(at: staging, to: folder)
         }
@@ -104,21 +108,21 @@ struct StoreEntry: Sendable {
         return (attributes[.size] as? NSNumber)?.uint64Value
     }
 
-    /// What can be compiled again stays out of backups. On a phone its files stay readable while it is locked, also in an app
+    /// What can be compiled again stays out of backups. On a phone the files stay readable while it is locked, also in an app
     /// that protects its files by default: weights are mapped, and reading them would end the app. Both are a gain, not a need.
-    private func setAttributes(of model: URL) {
+    private func setAttributes(of staging: URL) {
         #if canImport(Darwin)
             var values = URLResourceValues()
             values.isExcludedFromBackup = true
-            var store = self.store
-            try? store.setResourceValues(values)
+            var excluded = staging
+            try? excluded.setResourceValues(values)
         #endif
         #if os(iOS)
             let files = FileManager.default
-            for path in (try? files.subpathsOfDirectory(atPath: model.path)) ?? [] {
+            for path in (try? files.subpathsOfDirectory(atPath: staging.path)) ?? [] {
                 try? files.setAttributes(
                     [.protectionKey: FileProtectionType.completeUntilFirstUserAuthentication],
-                    ofItemAtPath: model.appendingPathComponent(path).path)
+                    ofItemAtPath: staging.appendingPathComponent(path).path)
             }
         #endif
     }

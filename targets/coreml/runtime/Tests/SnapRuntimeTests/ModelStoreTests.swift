@@ -69,6 +69,9 @@ final class ModelStoreTests: XCTestCase {
         let (first, second) = (try scratch.copy(of: "plain", as: "first"), try scratch.copy(of: "plain", as: "second"))
         let before = try await states(of: Artifact(folder: first), in: store)
         _ = try await states(of: Artifact(folder: second), in: store)
+        // Who has it is still known when it had to be compiled again.
+        try FileManager.default.removeItem(at: before.models[1])
+        _ = try await states(of: Artifact(folder: first), in: store)
         try FileManager.default.removeItem(at: first)
         _ = try scratch.copy(of: "wrong", as: "first")
         _ = try await states(of: Artifact(folder: first), in: store)
@@ -133,6 +136,12 @@ final class ModelStoreTests: XCTestCase {
         let third = try await states(of: artifact, in: store)
         XCTAssertEqual(third.states, reused + compiled + reused)
         XCTAssertTrue(store.isInstalled(artifact))
+        // And so is a list that says nothing.
+        let list = models[1].deletingLastPathComponent().appendingPathComponent("files.txt")
+        for text in ["", "size path\n"] {
+            try Data(text.utf8).write(to: list)
+            XCTAssertFalse(store.isInstalled(artifact), text)
+        }
     }
 
     /// As several processes do: each fills the same places, and gives up the same stale one.
