@@ -66,6 +66,14 @@ final class CommandTests: XCTestCase {
         XCTAssertNotNil(found["made_by"] as? String)
     }
 
+    func testDoctorOfAnArtifactInAnApp() async throws {
+        let scratch = try Scratch()
+        let bundled = try scratch.copy(of: "plain")
+        try FileManager.default.removeItem(at: bundled.appendingPathComponent("runtime"))
+        let code = await run("doctor", bundled.path, cache: scratch)
+        XCTAssertEqual(code, .done)
+    }
+
     func testExitCodesOfArtifacts() async throws {
         let scratch = try Scratch()
         let output = scratch.folder.appendingPathComponent("a.png").path
@@ -89,10 +97,6 @@ final class CommandTests: XCTestCase {
         let scratch = try Scratch()
         let sound = await run("doctor", try Environment.artifact("plain").path, cache: scratch)
         XCTAssertEqual(sound, .done)
-        let bundled = try scratch.copy(of: "plain")
-        try FileManager.default.removeItem(at: bundled.appendingPathComponent("runtime"))
-        let withoutRuntime = await run("doctor", bundled.path, cache: scratch)
-        XCTAssertEqual(withoutRuntime, .done)
         let broken = await run("doctor", try Environment.artifact("broken").path, cache: scratch)
         XCTAssertEqual(broken, .input)
         let absent = await run("doctor", scratch.folder.appendingPathComponent("none").path, cache: scratch)
