@@ -6,6 +6,9 @@ public struct Manifest: Codable, Equatable, Sendable {
     /// Name of the file in an artifact.
     public static let fileName = "snap.json"
 
+    /// Where snapc puts this Swift package in an artifact. An app has it as a package, not among its resources.
+    public static let runtimeFolder = "runtime"
+
     /// The version of the manifest that this runtime reads.
     public static let supportedSchemaVersion = 1
 

@@ -36,7 +36,7 @@ public struct Artifact: Sendable {
         }
     }
 
-    /// Opens an artifact: reads the manifest and looks for every file, at its size. ``verify()`` also reads them.
+    /// Opens an artifact: reads the manifest and looks for each of ``files``, at its size. ``verify()`` also reads them.
     ///
     /// - Throws: ``SnapError/artifact(path:reason:)`` with the path of a file that is missing, has another size, or is a
     ///   manifest of another version.
@@ -52,13 +52,14 @@ public struct Artifact: Sendable {
         }
     }
 
-    /// The files of the manifest that have to be there: all but those of packages that are compiled already.
+    /// The files of the manifest that have to be there: all but the sources of this runtime and those of packages that are
+    /// compiled already.
     public var files: [Manifest.File] {
-        let compiled = packages.filter(\.isCompiled).map { $0.graph.file + "/" }
-        return manifest.files.filter { file in !compiled.contains { file.path.hasPrefix($0) } }
+        let others = packages.filter(\.isCompiled).map { $0.graph.file + "/" } + [Manifest.runtimeFolder + "/"]
+        return manifest.files.filter { file in !others.contains { file.path.hasPrefix($0) } }
     }
 
-    /// Reads every file and compares its SHA-256 with the manifest.
+    /// Reads each of ``files`` and compares its SHA-256 with the manifest.
     ///
     /// - Throws: ``SnapError/artifact(path:reason:)`` for the first file that differs.
     public func verify() throws {

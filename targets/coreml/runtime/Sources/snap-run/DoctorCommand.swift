@@ -40,7 +40,8 @@ struct DoctorCommand {
             + "\(manifest.steps) steps, guidance \(manifest.guidance)\(system), by snapc \(manifest.snapcVersion)"
     }
 
-    /// Lists the files; the error about the first one that is damaged, but for those of packages that are compiled.
+    /// Lists the files; the error about the first one that is damaged, but for those of packages that are compiled, and the
+    /// runtime's where an app has left them out.
     private func report(_ manifest: Manifest) -> SnapError? {
         var first: SnapError?
         for file in manifest.files {
@@ -49,6 +50,9 @@ struct DoctorCommand {
                 continue
             }
             let finding = FileFinding(file, in: artifact, hashing: true)
+            if finding.state == .missing, file.path.hasPrefix(Manifest.runtimeFolder + "/") {
+                continue
+            }
             Console.result("\(finding.problem == nil ? "ok     " : "damaged") \(file.path)")
             if let problem = finding.problem {
                 Console.result("        \(problem)")

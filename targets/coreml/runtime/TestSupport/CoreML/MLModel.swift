@@ -53,6 +53,9 @@ public final class MLModel: NSObject, @unchecked Sendable {
         from input: MLFeatureProvider, options: MLPredictionOptions = MLPredictionOptions()
     ) throws -> MLFeatureProvider {
         try SimulatedCoreML.predicting(name)
+        if SimulatedCoreML.refusesBackings, !options.outputBackings.isEmpty {
+            throw modelError(.generic, "the engine of '\(name)' takes no backings")
+        }
         let backings = try backings(options)
         let inputs = try engine.record.inputs.map { feature -> ContiguousValues in
             guard let value = input.featureValue(for: feature.name) else {

@@ -66,6 +66,14 @@ final class CommandTests: XCTestCase {
         XCTAssertNotNil(found["made_by"] as? String)
     }
 
+    func testDoctorOfAnArtifactInAnApp() async throws {
+        let scratch = try Scratch()
+        let bundled = try scratch.copy(of: "plain")
+        try FileManager.default.removeItem(at: bundled.appendingPathComponent("runtime"))
+        let code = await run("doctor", bundled.path, cache: scratch)
+        XCTAssertEqual(code, .done)
+    }
+
     func testExitCodesOfArtifacts() async throws {
         let scratch = try Scratch()
         let output = scratch.folder.appendingPathComponent("a.png").path
