@@ -15,7 +15,7 @@ use snapc_passes::recognize;
 use snapc_pipeline::{Data, Network, Port, PortType};
 use snapc_runtime::{Options, Runtime, RuntimeNetwork};
 
-use crate::failure::{Failure, c_string};
+use crate::failure::Failure;
 use crate::features::{INPUT, OUTPUT, Values, check_bytes, count, decode, encode, find};
 
 /// The stage that a package is compiled as. It is the key of the one network of the file and has no other meaning.
@@ -81,7 +81,7 @@ impl Model {
         let inputs = features_of(network.inputs(), &description.inputs, takes);
         let outputs = features_of(network.outputs(), &description.outputs, gives);
         Ok(Model {
-            json: c_string(json_of(&description).to_string()),
+            json: snapc_ffi::c_string(json_of(&description).to_string()),
             description,
             inputs: inputs.map_err(refused)?,
             outputs: outputs.map_err(refused)?,
