@@ -61,7 +61,11 @@ pub unsafe extern "C" fn snap_coreml_check(path: *const c_char) -> Status {
 /// # Safety
 /// As the header says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn snap_coreml_open(path: *const c_char, model: *mut *mut Model) -> Status {
+pub unsafe extern "C" fn snap_coreml_open(
+    path: *const c_char,
+    function: *const c_char,
+    model: *mut *mut Model,
+) -> Status {
     call(|| {
         if model.is_null() {
             return Err(ArgumentError::Null("model").into());
@@ -70,7 +74,12 @@ pub unsafe extern "C" fn snap_coreml_open(path: *const c_char, model: *mut *mut 
         unsafe { model.write(ptr::null_mut()) };
         // SAFETY: the text ends with a zero.
         let path = unsafe { text(path, "path")? };
-        let opened = Model::open(Path::new(path))?;
+        let function = match function.is_null() {
+            true => None,
+            // SAFETY: the text ends with a zero.
+            false => Some(unsafe { text(function, "function")? }),
+        };
+        let opened = Model::open(Path::new(path), function)?;
         // SAFETY: `model` leads to memory for a pointer.
         unsafe { model.write(Box::into_raw(Box::new(opened))) };
         Ok(())

@@ -8,15 +8,15 @@ import Foundation
 public struct Artifact: Sendable {
     /// The folder that holds `snap.json`.
     public let folder: URL
-    /// What `snap.json` says.
-    public let manifest: Manifest
+    /// What `snap.json` says; its latents are those of the size that ``at(_:)`` has chosen.
+    public internal(set) var manifest: Manifest
     /// The packages, in the order in which they run.
-    public let packages: [Package]
+    public internal(set) var packages: [Package]
 
     /// A Core ML package, which holds one network or one of the chunks of the UNet.
     public struct Package: Sendable {
-        /// Features of the package.
-        public let graph: Manifest.Graph
+        /// Features of the package: of the function that runs, where it has several.
+        public internal(set) var graph: Manifest.Graph
         /// The network that it belongs to.
         public let stage: Stage
         /// The `.mlpackage` or `.mlmodelc`.
@@ -25,6 +25,8 @@ public struct Artifact: Sendable {
         public let isCompiled: Bool
         /// The files of the package, by path relative to the artifact; empty when it is compiled.
         public let files: [Manifest.File]
+        /// The function that runs; nil for the default one, which is that of the first picture size.
+        public internal(set) var function: String?
 
         /// Name without extension.
         public var name: String { location.deletingPathExtension().lastPathComponent }
