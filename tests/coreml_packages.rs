@@ -246,6 +246,9 @@ fn an_artifact_for_several_sizes_is_run_and_compared() {
         { "height": 64, "width": 64, "function": "size_64x64" },
     ]);
     assert_eq!(manifest["sizes"], sizes);
+    let shown = succeeds(folder, "inspect out").stdout;
+    let line = "\npictures of 128x128, 64x128, 64x64; features of the first\n";
+    assert!(shown.contains(line), "{shown}");
     let shape = &manifest["graphs"][2]["functions"][1]["outputs"][0]["shape"];
     assert_eq!(shape, &json!(["1", "3", "64", "128"]));
     let square = reference();

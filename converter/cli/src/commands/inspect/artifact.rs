@@ -53,6 +53,14 @@ fn text(manifest: &Manifest) -> String {
         manifest.steps, manifest.guidance, manifest.timesteps, manifest.scheduler.prediction_type,
     ));
     text.push_str(&format!("passes: {}\n", manifest.passes));
+    if !manifest.sizes.is_empty() {
+        let sizes = manifest.sizes.iter();
+        let sizes: Vec<String> = sizes.map(|s| format!("{}x{}", s.height, s.width)).collect();
+        text.push_str(&format!(
+            "pictures of {}; features of the first\n",
+            sizes.join(", ")
+        ));
+    }
     for graph in &manifest.graphs {
         let below = |path: &str| {
             let rest = path.strip_prefix(graph.file.as_str());
