@@ -1,12 +1,13 @@
 // swift-tools-version:5.9
 import PackageDescription
 
-// Linux has no Core ML. There the tests run the packages with a module of the same name (TestSupport).
+// Linux has neither Core ML nor Core Video. There the tests run the packages with modules of these names (TestSupport).
 #if os(Linux)
-    let coreML: [Target.Dependency] = ["CoreML"]
+    let coreML: [Target.Dependency] = ["CoreML", "CoreVideo"]
     let coreMLTargets: [Target] = [
         .systemLibrary(name: "CSnapCoreML", path: "TestSupport/CSnapCoreML"),
-        .target(name: "CoreML", dependencies: ["CSnapCoreML"], path: "TestSupport/CoreML"),
+        .target(name: "CoreVideo", path: "TestSupport/CoreVideo"),
+        .target(name: "CoreML", dependencies: ["CSnapCoreML", "CoreVideo"], path: "TestSupport/CoreML"),
         .testTarget(name: "CoreMLTests", dependencies: ["CoreML"], path: "TestSupport/CoreMLTests"),
     ]
 #else
