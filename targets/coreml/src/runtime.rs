@@ -84,9 +84,7 @@ mod tests {
             let is_there = files.iter().any(|(file, _)| *file == path);
             assert!(link.starts_with("https://") || is_there, "{link}");
         }
-        for word in ["TestSupport", "Examples/", "cargo "] {
-            assert!(!readme.contains(word), "{word}");
-        }
+        assert!(!readme.contains("cargo "), "artifacts have no workspace");
     }
 
     #[test]

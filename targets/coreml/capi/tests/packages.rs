@@ -10,8 +10,8 @@ use std::process::Command;
 
 use half::f16;
 use safetensors::SafeTensors;
-use serde_json::{Value, json};
-use snapc_target::{EmitOptions, Interface, Precision};
+use serde_json::Value;
+use snapc_target::{Interface, Precision};
 use support::{build, fixture, start, text, write_packages};
 use tempfile::TempDir;
 
@@ -23,17 +23,8 @@ struct Packages {
 
 impl Packages {
     fn new(checkpoint: &str, precision: Precision, interface: Interface) -> Self {
-        let options = EmitOptions {
-            precision,
-            interface,
-            ..EmitOptions::default()
-        };
-        Packages::with(checkpoint, &options)
-    }
-
-    fn with(checkpoint: &str, options: &EmitOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        write_packages(checkpoint, options, folder.path());
+        write_packages(checkpoint, precision, interface, folder.path());
         let program = build("tests/run.c", folder.path());
         Packages { folder, program }
     }
@@ -41,30 +32,31 @@ impl Packages {
     /// Runs a package on tensors of tiny's `graphs.safetensors`, each given after its feature; asserts that an output is as close
     /// to a tensor there as `floor` dB.
     fn check(&self, package: &str, inputs: &[(&str, &str)], output: (&str, &str), floor: f64) {
-        let found = self.run(package, inputs, output.0);
-        let psnr = psnr(&reference_values(output.1), &found);
-        assert!(psnr >= floor, "{package}: {psnr:.1} dB, at least {floor}");
-    }
-
-    /// An output of a package on tensors as [`check`](Self::check) takes them.
-    fn run(&self, package: &str, inputs: &[(&str, &str)], output: &str) -> Vec<f32> {
         let path = |name: &str| self.folder.path().join(name);
+        let bytes = fs::read(fixture("tiny/graphs.safetensors")).unwrap();
+        let reference = SafeTensors::deserialize(&bytes).unwrap();
         let description = self.describe(package);
         let mut command = Command::new(&self.program);
         command.arg(path(package));
         for (feature, tensor) in inputs {
             let (dtype, values) = feature_of(&description["inputs"], feature);
-            let given = encoded(&dtype, &reference_values(tensor));
+            let given = encoded(&dtype, &tensor_values(&reference, tensor));
             assert_eq!(given.len(), values * size(&dtype), "{tensor}");
             fs::write(path(feature), given).unwrap();
             command.arg("in").arg(feature).arg(path(feature));
         }
-        let (dtype, values) = feature_of(&description["outputs"], output);
+        let (dtype, values) = feature_of(&description["outputs"], output.0);
         let length = (values * size(&dtype)).to_string();
-        command.args(["out", output]).arg(path("out")).arg(length);
+        command
+            .arg("out")
+            .arg(output.0)
+            .arg(path("out"))
+            .arg(length);
         let ran = start(&mut command);
         assert!(ran.status.success(), "{}", text(&ran.stderr));
-        decoded(&dtype, &fs::read(path("out")).unwrap())
+        let found = decoded(&dtype, &fs::read(path("out")).unwrap());
+        let psnr = psnr(&tensor_values(&reference, output.1), &found);
+        assert!(psnr >= floor, "{package}: {psnr:.1} dB, at least {floor}");
     }
 
     fn describe(&self, package: &str) -> Value {
@@ -85,17 +77,11 @@ fn feature_of(features: &Value, name: &str) -> (String, usize) {
 }
 
 fn size(dtype: &str) -> usize {
-    match dtype {
-        "u8" => 1,
-        "f16" => 2,
-        _ => 4,
-    }
+    if dtype == "f16" { 2 } else { 4 }
 }
 
-/// A tensor of f32 or i32 in tiny's `graphs.safetensors`, as f32, which has all token ids.
-fn reference_values(name: &str) -> Vec<f32> {
-    let bytes = fs::read(fixture("tiny/graphs.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
+/// A tensor of f32 or i32 as f32, which has all token ids.
+fn tensor_values(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let tensor = file.tensor(name).unwrap();
     let words = tensor.data().as_chunks::<4>().0.iter();
     match tensor.dtype() {
@@ -123,7 +109,6 @@ fn decoded(dtype: &str, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         "f16" => halves.map(|w| f16::from_le_bytes(*w).to_f32()).collect(),
         "f32" => words.map(|w| f32::from_le_bytes(*w)).collect(),
-        "u8" => bytes.iter().map(|&level| f32::from(level)).collect(),
         other => panic!("element type {other}"),
     }
 }
@@ -175,38 +160,11 @@ fn packages_of_f32_compute_what_diffusers_computes() {
     packages.check("VAEDecoder.mlpackage", &latent, output, 100.0);
 }
 
-/// The levels of the picture that diffusers makes of its decoder's values: `(x / 2 + 0.5).clamp(0, 1) * 255`, rounded.
-fn level(value: f32) -> f32 {
-    ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even()
-}
-
-#[test]
-fn an_image_is_given_as_levels() {
-    let options = EmitOptions {
-        precision: Precision::F16,
-        image_output: true,
-        ..EmitOptions::default()
-    };
-    let packages = Packages::with("tiny", &options);
-    let described = packages.describe("VAEDecoder.mlpackage");
-    let image = json!({"name": "image", "dtype": "u8", "shape": [1, 3, 128, 128]});
-    assert_eq!(described["outputs"], json!([image]));
-    let latents = [("latent_sample", "vae_decoder.b1.latent_sample")];
-    let found = packages.run("VAEDecoder.mlpackage", &latents, "image");
-    let expected = reference_values("vae_decoder.b1.sample");
-    assert_eq!(found.len(), expected.len());
-    let apart = found.iter().zip(&expected);
-    let most = apart
-        .map(|(a, b)| (a - level(*b)).abs())
-        .fold(0.0, f32::max);
-    assert!(most <= 1.0, "{most} levels");
-}
-
 /// `tests/boundary.c` on the smallest text encoder.
 fn boundary(command: impl FnOnce(&Path) -> Command) {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = "variants/lean";
-    write_packages(checkpoint, &EmitOptions::default(), folder.path());
+    write_packages(checkpoint, Precision::F16, Interface::Plain, folder.path());
     let program = build("tests/boundary.c", folder.path());
     let package = folder.path().join("TextEncoder.mlpackage");
     let no_package = folder.path().join("empty.mlpackage");

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use snapc_coreml::CoreMl;
 use snapc_import::{ImportOptions, open};
 use snapc_passes::{Pipeline, RunOptions};
-use snapc_target::{EmitOptions, Silent, Target, VerifiedProgram, legalize};
+use snapc_target::{EmitOptions, Interface, Precision, Silent, Target, VerifiedProgram, legalize};
 
 /// A path within this crate.
 pub fn here(path: &str) -> PathBuf {
@@ -26,17 +26,22 @@ pub fn include() -> PathBuf {
 }
 
 /// Writes the packages of a checkpoint of the fixtures to `folder`.
-pub fn write_packages(checkpoint: &str, options: &EmitOptions, folder: &Path) {
+pub fn write_packages(checkpoint: &str, precision: Precision, interface: Interface, folder: &Path) {
+    let options = EmitOptions {
+        precision,
+        interface,
+        ..EmitOptions::default()
+    };
     let program = open(&fixture(checkpoint), &ImportOptions::default()).unwrap();
-    let passes: Pipeline = options.precision.name().parse().unwrap();
+    let passes: Pipeline = precision.name().parse().unwrap();
     let program = passes.run(program.import().unwrap(), &RunOptions::default());
-    let mut program = CoreMl.prepare(program.unwrap().0, options).unwrap();
-    let capabilities = CoreMl.capabilities(options);
+    let mut program = CoreMl.prepare(program.unwrap().0, &options).unwrap();
+    let capabilities = CoreMl.capabilities(&options);
     for graph in &mut program.graphs {
         *graph = legalize(graph, &capabilities).unwrap();
     }
     let verified = VerifiedProgram::new(&program).unwrap();
-    CoreMl.emit(&verified, options, folder, &Silent).unwrap();
+    CoreMl.emit(&verified, &options, folder, &Silent).unwrap();
 }
 
 /// Compiles a C program against the header and the shared library.
