@@ -31,7 +31,8 @@ public struct CVPixelBufferLockFlags: OptionSet, Sendable {
 /// A buffer, here always one of pixels.
 ///
 /// This module stands in for Apple's framework where there is none, in tests: the part of the interface that the runtime uses. It
-/// is strict where the framework may be lenient: rows always have a gap behind them, and a buffer that is not locked has no address.
+/// is strict where the framework may be lenient: rows always have a gap behind them, and a buffer that is not locked has no
+/// address.
 public final class CVBuffer {
     fileprivate let width: Int
     fileprivate let height: Int
