@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "snapc-coreml-capi",
         &[
             "snapc-coreml",
+            "snapc-ffi",
             "snapc-format",
             "snapc-ir",
             "snapc-native",
@@ -34,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["snapc-format", "snapc-ir", "snapc-program", "snapc-target"],
     ),
     ("snapc-onnx-runtime", &["snapc-pipeline"]),
+    ("snapc-ffi", &[]),
     ("snapc-format", &[]),
     ("snapc-kernels", &[]),
     ("snapc-pipeline", &[]),
@@ -47,7 +49,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "snapc-program",
         ],
     ),
-    ("snapc-capi", &["snapc-pipeline", "snapc-runtime"]),
+    (
+        "snapc-capi",
+        &["snapc-ffi", "snapc-pipeline", "snapc-runtime"],
+    ),
     (
         "snapc",
         &[
@@ -69,7 +74,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates in `targets` that are no target: what targets share, and what runs on the device.
-const NOT_TARGETS: &[&str] = &["api", "format", "kernels", "pipeline", "program"];
+const NOT_TARGETS: &[&str] = &["api", "ffi", "format", "kernels", "pipeline", "program"];
 
 /// Files that may hold `unsafe` (A4).
 const UNSAFE_FILES: &[&str] = &[
@@ -77,6 +82,7 @@ const UNSAFE_FILES: &[&str] = &[
     "targets/api/src/mapped.rs",
     "targets/coreml/capi/src/abi.rs",
     "targets/coreml/capi/src/pointer.rs",
+    "targets/ffi/src/pointer.rs",
     "targets/format/src/mmap.rs",
     "targets/kernels/src/attention.rs",
     "targets/kernels/src/binary.rs",

@@ -185,6 +185,36 @@ fn what_snap_run_records_is_held_against_the_reference() {
     );
 }
 
+/// The size that is asked for is passed on, and the record is held against a reference of that size.
+#[test]
+fn snap_run_is_told_the_size() {
+    let scene = Scene::new(&[]);
+    let tiny = workspace_root().join("fixtures/tiny");
+    let convert = format!(
+        "convert {} --target coreml -o coreml --sizes 128,64 --min-ios 18",
+        tiny.display()
+    );
+    assert_eq!(scene.run(&convert).exit, Some(0));
+    let reference = tiny.join("reference-64x64.safetensors");
+    let run = |size: &str| format!("--size {size} --seed 0 --steps 8 --guidance 7.5");
+    scene.record("small.safetensors", &run("64"));
+    scene.record("large.safetensors", &run("128"));
+
+    let validate = format!("validate coreml --reference {}", reference.display());
+    let core_ml = format!("{validate} --engine coreml --size 64");
+    scene.stand_in_with("small.safetensors");
+    let rows = scene.rows(&format!("{core_ml} --json"));
+    assert_eq!(rows["ok"], json!(true));
+    let asked = fs::read_to_string(scene.path("asked")).expect("the stand-in was called");
+    let asked: Vec<&str> = asked.lines().collect();
+    assert!(asked.ends_with(&["--size", "64x64"]), "{asked:?}");
+
+    scene.stand_in_with("large.safetensors");
+    scene.fails(&core_ml, 3, &["its sizes are", "those of the reference"]);
+    let other = format!("{validate} --engine coreml --size 128x64");
+    scene.fails(&other, 2, &["choose 128x128 or 64x64"]);
+}
+
 #[test]
 fn a_snap_run_that_is_missing_or_fails_is_an_error() {
     let scene = Scene::new(&["coreml", "native"]);

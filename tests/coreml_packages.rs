@@ -236,27 +236,33 @@ fn an_artifact_for_several_sizes_is_run_and_compared() {
     let (folder, checkpoint) = (folder.path(), tiny());
     let checkpoint = checkpoint.display();
     let convert =
-        format!("convert {checkpoint} --target coreml -o out --sizes 128,64x128 --min-ios 18");
+        format!("convert {checkpoint} --target coreml -o out --sizes 128,64x128,64 --min-ios 18");
     succeeds(folder, &format!("{convert} --image-output"));
     succeeds(folder, "verify out");
     let manifest = manifest(&folder.join("out"));
     let sizes = json!([
         { "height": 128, "width": 128, "function": "size_128x128" },
         { "height": 64, "width": 128, "function": "size_64x128" },
+        { "height": 64, "width": 64, "function": "size_64x64" },
     ]);
     assert_eq!(manifest["sizes"], sizes);
     let shape = &manifest["graphs"][2]["functions"][1]["outputs"][0]["shape"];
     assert_eq!(shape, &json!(["1", "3", "64", "128"]));
+    let square = reference();
+    let small = square.with_file_name("reference-64x64.safetensors");
     let rows = format!("reference {checkpoint} --prompt fox --size 64x128 -o rows.safetensors");
     succeeds(folder, &rows);
     succeeds(
         folder,
         "validate out --size 64x128 --reference rows.safetensors",
     );
-    let square = reference();
     succeeds(
         folder,
         &format!("validate out --reference {}", square.display()),
+    );
+    succeeds(
+        folder,
+        &format!("validate out --size 64 --reference {}", small.display()),
     );
     succeeds(
         folder,
@@ -271,8 +277,8 @@ fn an_artifact_for_several_sizes_is_run_and_compared() {
         assert_eq!(run.exit, Some(exit), "{arguments}: {}", run.stderr);
         assert!(run.stderr.contains(reason), "{}", run.stderr);
     };
-    let run = "run out --prompt fox -o other.png --size 64";
-    fails(run, 2, "choose 128x128 or 64x128");
+    let run = "run out --prompt fox -o other.png --size 128x64";
+    fails(run, 2, "choose 128x128, 64x128 or 64x64");
     let convert = |flags: &str| format!("convert {checkpoint} -o no --sizes 128,64 {flags}");
     for level in [16, 17] {
         let older = convert(&format!("--target coreml --min-ios {level}"));

@@ -42,7 +42,8 @@ use snapc_target::{
 use compressed::Stored;
 pub use level::Level;
 pub use read::{
-    ArrayFeature, Description, PackageMetadata, ReadError, describe, read, read_function,
+    ArrayFeature, Description, PackageMetadata, ReadError, describe, describe_function, read,
+    read_function,
 };
 
 /// The target `coreml`.

@@ -7,9 +7,11 @@ use std::ffi::{c_char, c_void};
 use std::path::Path;
 use std::ptr;
 
-use crate::failure::{Failure, Status, call, last_message};
+use snapc_ffi::{ArgumentError, borrow, text};
+
+use crate::failure::{Failure, Status, call};
 use crate::model::{Model, check};
-use crate::pointer::{fill, list, model, text};
+use crate::pointer::{fill, list};
 
 /// `snap_coreml_input`: a named buffer to read.
 #[repr(C)]
@@ -38,7 +40,7 @@ pub struct Output {
 /// `snap_coreml_last_error`.
 #[unsafe(no_mangle)]
 pub extern "C" fn snap_coreml_last_error() -> *const c_char {
-    last_message()
+    snapc_ffi::last_message()
 }
 
 /// `snap_coreml_check`.
@@ -59,16 +61,25 @@ pub unsafe extern "C" fn snap_coreml_check(path: *const c_char) -> Status {
 /// # Safety
 /// As the header says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn snap_coreml_open(path: *const c_char, model: *mut *mut Model) -> Status {
+pub unsafe extern "C" fn snap_coreml_open(
+    path: *const c_char,
+    function: *const c_char,
+    model: *mut *mut Model,
+) -> Status {
     call(|| {
         if model.is_null() {
-            return Err(Failure::Null("model"));
+            return Err(ArgumentError::Null("model").into());
         }
         // SAFETY: `model` leads to memory for a pointer.
         unsafe { model.write(ptr::null_mut()) };
         // SAFETY: the text ends with a zero.
         let path = unsafe { text(path, "path")? };
-        let opened = Model::open(Path::new(path))?;
+        let function = match function.is_null() {
+            true => None,
+            // SAFETY: the text ends with a zero.
+            false => Some(unsafe { text(function, "function")? }),
+        };
+        let opened = Model::open(Path::new(path), function)?;
         // SAFETY: `model` leads to memory for a pointer.
         unsafe { model.write(Box::into_raw(Box::new(opened))) };
         Ok(())
@@ -101,12 +112,12 @@ pub unsafe extern "C" fn snap_coreml_description(
 ) -> Status {
     call(|| {
         if json.is_null() {
-            return Err(Failure::Null("json"));
+            return Err(ArgumentError::Null("json").into());
         }
         // SAFETY: `json` leads to memory for a pointer.
         unsafe { json.write(ptr::null()) };
         // SAFETY: the handle is one.
-        let text = unsafe { model(handle)? }.json();
+        let text = unsafe { borrow(handle, "model")? }.json();
         // SAFETY: `json` leads to memory for a pointer.
         unsafe { json.write(text.as_ptr()) };
         Ok(())
@@ -130,7 +141,7 @@ pub unsafe extern "C" fn snap_coreml_predict(
         let (model, inputs, outputs) = unsafe {
             let outputs = list(outputs, output_count, "outputs")?;
             (
-                model(handle)?,
+                borrow(handle, "model")?,
                 list(inputs, input_count, "inputs")?,
                 outputs,
             )
@@ -145,7 +156,7 @@ pub unsafe extern "C" fn snap_coreml_predict(
         let inputs: Vec<(&str, &[u8])> = inputs.collect::<Result<_, Failure>>()?;
         let wanted = outputs.iter().map(|output| {
             if output.data.is_null() {
-                return Err(Failure::Null("data"));
+                return Err(ArgumentError::Null("data").into());
             }
             // SAFETY: the text ends with a zero.
             let name = unsafe { text(output.name, "name")? };

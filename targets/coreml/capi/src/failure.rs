@@ -1,12 +1,9 @@
 //! Why a call failed, and what its caller is told.
 
-use std::cell::RefCell;
-use std::error::Error;
-use std::ffi::{CStr, CString, c_char};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use snapc_coreml::ReadError;
+use snapc_ffi::ArgumentError;
 use snapc_ir::DType;
 use snapc_passes::PassError;
 use snapc_runtime::RuntimeError;
@@ -28,13 +25,16 @@ pub enum Status {
     Internal = 70,
 }
 
+impl snapc_ffi::Status for Status {
+    const OK: Self = Self::Ok;
+    const INTERNAL: Self = Self::Internal;
+}
+
 /// Why a call failed. Arguments are called as in the header.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error("'{0}' is null")]
-    Null(&'static str),
-    #[error("'{0}' is not UTF-8")]
-    Text(&'static str),
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
     #[error("'{name}' has {found} bytes, more than memory has")]
     Length { name: &'static str, found: usize },
     #[error("the model has no {kind} '{name}'; it has {known}")]
@@ -81,19 +81,18 @@ pub(crate) enum Failure {
     Open(#[source] RuntimeError),
     #[error("the model does not run")]
     Run(#[source] RuntimeError),
-    #[error("a defect of the library: {0}; please report it")]
-    Panic(String),
 }
 
 fn lines(findings: &[Finding]) -> String {
     findings.iter().map(|f| format!("\n  {f}")).collect()
 }
 
-impl Failure {
+impl snapc_ffi::Failure for Failure {
+    type Status = Status;
+
     fn status(&self) -> Status {
         match self {
-            Self::Null(_)
-            | Self::Text(_)
+            Self::Argument(_)
             | Self::Length { .. }
             | Self::Unknown { .. }
             | Self::Twice { .. }
@@ -107,89 +106,11 @@ impl Failure {
             | Self::Compile(_)
             | Self::Open(_) => Status::Package,
             Self::Temporary(_) | Self::Run(_) => Status::Run,
-            Self::Panic(_) => Status::Internal,
         }
-    }
-
-    /// The error with its causes, without those that it names itself.
-    fn message(&self) -> String {
-        let mut message = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            cause = error.source();
-        }
-        message
     }
 }
 
-thread_local! {
-    static LAST: RefCell<CString> = RefCell::default();
-}
-
-/// Runs the body of a function of the ABI: its error and its panic become a status and the thread's message.
+/// Runs the body of a function of the interface: its error and its panic become a status and the thread's message.
 pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> Status {
-    // What a body may leave behind half done is the caller's buffers and the engine's memory, which mean nothing then.
-    let result = catch_unwind(AssertUnwindSafe(body));
-    let failure = match result {
-        Ok(Ok(())) => return Status::Ok,
-        Ok(Err(failure)) => failure,
-        Err(panic) => Failure::Panic(panic_text(panic.as_ref())),
-    };
-    let message = c_string(failure.message());
-    // A thread that is about to end may have no message any more.
-    let _ = LAST.try_with(|last| *last.borrow_mut() = message);
-    failure.status()
-}
-
-/// The thread's message, which [`call`] replaces.
-pub(crate) fn last_message() -> *const c_char {
-    const EMPTY: &CStr = c"";
-    let message = LAST.try_with(|last| last.borrow().as_ptr());
-    message.unwrap_or(EMPTY.as_ptr())
-}
-
-/// Text for C, without the zeros that would end it.
-pub(crate) fn c_string(text: String) -> CString {
-    let mut bytes = text.into_bytes();
-    bytes.retain(|&b| b != 0);
-    CString::new(bytes).unwrap_or_default()
-}
-
-fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "a panic without text".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn last() -> String {
-        LAST.with(|last| last.borrow().to_str().expect("UTF-8").to_owned())
-    }
-
-    #[test]
-    fn a_panic_becomes_a_status() {
-        let status = call(|| panic!("index {} of 3", 7));
-        assert_eq!(status, Status::Internal);
-        assert_eq!(
-            last(),
-            "a defect of the library: index 7 of 3; please report it"
-        );
-    }
-
-    #[test]
-    fn messages_name_causes_and_belong_to_the_thread() {
-        let source = io::Error::other("disk\0full");
-        assert_eq!(call(|| Err(Failure::Temporary(source))), Status::Run);
-        let expected = "no temporary folder for the compiled model: diskfull";
-        assert_eq!(last(), expected);
-        let other = std::thread::spawn(last).join();
-        assert_eq!(other.ok().as_deref(), Some(""));
-    }
+    snapc_ffi::call(body)
 }

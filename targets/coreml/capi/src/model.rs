@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use snapc_coreml::{ArrayFeature, Description, describe, read, verify};
+use snapc_coreml::{
+    ArrayFeature, Description, describe, describe_function, read, read_function, verify,
+};
 use snapc_format::Stage;
 use snapc_ir::DType;
 use snapc_native::compile_as_stated;
@@ -13,7 +15,7 @@ use snapc_passes::recognize;
 use snapc_pipeline::{Data, Network, Port, PortType};
 use snapc_runtime::{Options, Runtime, RuntimeNetwork};
 
-use crate::failure::{Failure, c_string};
+use crate::failure::Failure;
 use crate::features::{INPUT, OUTPUT, Values, check_bytes, count, decode, encode, find};
 
 /// The stage that a package is compiled as. It is the key of the one network of the file and has no other meaning.
@@ -54,11 +56,18 @@ pub(crate) fn check(package: &Path) -> Result<(), Failure> {
 }
 
 impl Model {
-    /// Checks a package and compiles it, in a temporary folder, for the native engine.
-    pub(crate) fn open(package: &Path) -> Result<Self, Failure> {
+    /// Checks a package and compiles one of its functions, the default one when none is named, in a temporary folder, for the
+    /// native engine.
+    pub(crate) fn open(package: &Path, function: Option<&str>) -> Result<Self, Failure> {
         check(package)?;
-        let description = describe(package)?;
-        let graph = recognize(&read(package)?)?;
+        let (description, graph) = match function {
+            None => (describe(package)?, read(package)?),
+            Some(name) => (
+                describe_function(package, name)?,
+                read_function(package, name)?,
+            ),
+        };
+        let graph = recognize(&graph)?;
         let folder = tempfile::tempdir().map_err(Failure::Temporary)?;
         let file = folder.path().join(COMPILED);
         compile_as_stated(&[(STAGE, &graph)], &file)?;
@@ -72,7 +81,7 @@ impl Model {
         let inputs = features_of(network.inputs(), &description.inputs, takes);
         let outputs = features_of(network.outputs(), &description.outputs, gives);
         Ok(Model {
-            json: c_string(json_of(&description).to_string()),
+            json: snapc_ffi::c_string(json_of(&description).to_string()),
             description,
             inputs: inputs.map_err(refused)?,
             outputs: outputs.map_err(refused)?,

@@ -1,30 +1,15 @@
-//! What a C caller hands over, checked as far as it can be: null, length, UTF-8.
+//! What a C caller hands over, checked as far as it can be: null, length.
 //!
 //! That a pointer which is not null leads to what the header says is the caller's promise. Every function here has it as
 //! its safety condition.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::c_void;
 use std::ptr;
 use std::slice;
 
-use crate::failure::Failure;
-use crate::model::Model;
+use snapc_ffi::ArgumentError;
 
-/// The text of an argument.
-///
-/// # Safety
-/// A pointer that is not null leads to bytes that end with a zero and do not change during `'a`.
-pub(crate) unsafe fn text<'a>(
-    pointer: *const c_char,
-    name: &'static str,
-) -> Result<&'a str, Failure> {
-    if pointer.is_null() {
-        return Err(Failure::Null(name));
-    }
-    // SAFETY: the bytes end with a zero.
-    let bytes = unsafe { CStr::from_ptr(pointer) };
-    bytes.to_str().map_err(|_| Failure::Text(name))
-}
+use crate::failure::Failure;
 
 /// The elements of an argument; null stands for none.
 ///
@@ -39,7 +24,7 @@ pub(crate) unsafe fn list<'a, T>(
         return Ok(&[]);
     }
     if pointer.is_null() {
-        return Err(Failure::Null(name));
+        return Err(ArgumentError::Null(name).into());
     }
     let bytes = count.checked_mul(size_of::<T>());
     if bytes.is_none_or(|bytes| bytes > isize::MAX.unsigned_abs()) {
@@ -60,18 +45,9 @@ pub(crate) unsafe fn fill(
     name: &'static str,
 ) -> Result<(), Failure> {
     if pointer.is_null() {
-        return Err(Failure::Null(name));
+        return Err(ArgumentError::Null(name).into());
     }
     // SAFETY: the buffer has the bytes, and they are apart from those of this library.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), pointer.cast(), bytes.len()) };
     Ok(())
-}
-
-/// The model of a handle.
-///
-/// # Safety
-/// A handle that is not null is from `snap_coreml_open` and is not closed during `'a`.
-pub(crate) unsafe fn model<'a>(handle: *const Model) -> Result<&'a Model, Failure> {
-    // SAFETY: the handle leads to a model.
-    unsafe { handle.as_ref() }.ok_or(Failure::Null("model"))
 }

@@ -26,12 +26,14 @@ enum { TOKENS = 77, WIDTH = 16, HIDDEN_BYTES = 2 * TOKENS * WIDTH, POOLED_BYTES 
 static void open_and_close(const char *path, const char *no_package)
 {
     snap_coreml_model *model = (snap_coreml_model *)&failures;
-    EXPECT_ERROR(snap_coreml_open(NULL, &model), ARGUMENT, "'path' is null");
+    EXPECT_ERROR(snap_coreml_open(NULL, NULL, &model), ARGUMENT, "'path' is null");
     EXPECT(model == NULL);
-    EXPECT_ERROR(snap_coreml_open(path, NULL), ARGUMENT, "'model' is null");
-    EXPECT_ERROR(snap_coreml_open("\xff", &model), ARGUMENT, "'path' is not UTF-8");
-    EXPECT_ERROR(snap_coreml_open("no/such.mlpackage", &model), PACKAGE, "such.mlpackage/Manifest.json: cannot be read");
-    EXPECT_ERROR(snap_coreml_open(no_package, &model), PACKAGE, "breaks the rules of the format");
+    EXPECT_ERROR(snap_coreml_open(path, NULL, NULL), ARGUMENT, "'model' is null");
+    EXPECT_ERROR(snap_coreml_open("\xff", NULL, &model), ARGUMENT, "'path' is not UTF-8");
+    EXPECT_ERROR(snap_coreml_open("no/such.mlpackage", NULL, &model), PACKAGE, "such.mlpackage/Manifest.json: cannot be read");
+    EXPECT_ERROR(snap_coreml_open(no_package, NULL, &model), PACKAGE, "breaks the rules of the format");
+    EXPECT_ERROR(snap_coreml_open(path, "\xff", &model), ARGUMENT, "'function' is not UTF-8");
+    EXPECT_ERROR(snap_coreml_open(path, "size_64x64", &model), PACKAGE, "there is no function 'size_64x64'");
     EXPECT(model == NULL);
     EXPECT_ERROR(snap_coreml_check(NULL), ARGUMENT, "'path' is null");
     EXPECT_ERROR(snap_coreml_check(no_package), PACKAGE, "Manifest.json");
@@ -104,7 +106,7 @@ int main(int argc, char **argv)
     EXPECT(strcmp(snap_coreml_last_error(), "") == 0);
     open_and_close(argv[1], argv[2]);
     snap_coreml_model *model;
-    EXPECT(snap_coreml_open(argv[1], &model) == SNAP_COREML_OK);
+    EXPECT(snap_coreml_open(argv[1], NULL, &model) == SNAP_COREML_OK);
     if (model == NULL) {
         return 1;
     }

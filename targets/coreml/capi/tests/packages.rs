@@ -10,9 +10,9 @@ use std::process::Command;
 
 use half::f16;
 use safetensors::SafeTensors;
-use serde_json::Value;
+use serde_json::{Value, json};
 use snapc_target::{Interface, Precision};
-use support::{build, fixture, start, text, write_packages};
+use support::{build, fixture, start, text, write_packages, write_sizes};
 use tempfile::TempDir;
 
 /// `tests/run.c` with the packages of a checkpoint.
@@ -32,35 +32,54 @@ impl Packages {
     /// Runs a package on tensors of tiny's `graphs.safetensors`, each given after its feature; asserts that an output is as close
     /// to a tensor there as `floor` dB.
     fn check(&self, package: &str, inputs: &[(&str, &str)], output: (&str, &str), floor: f64) {
-        let path = |name: &str| self.folder.path().join(name);
         let bytes = fs::read(fixture("tiny/graphs.safetensors")).unwrap();
         let reference = SafeTensors::deserialize(&bytes).unwrap();
-        let description = self.describe(package);
-        let mut command = Command::new(&self.program);
-        command.arg(path(package));
-        for (feature, tensor) in inputs {
-            let (dtype, values) = feature_of(&description["inputs"], feature);
-            let given = encoded(&dtype, &tensor_values(&reference, tensor));
-            assert_eq!(given.len(), values * size(&dtype), "{tensor}");
-            fs::write(path(feature), given).unwrap();
-            command.arg("in").arg(feature).arg(path(feature));
-        }
-        let (dtype, values) = feature_of(&description["outputs"], output.0);
-        let length = (values * size(&dtype)).to_string();
-        command
-            .arg("out")
-            .arg(output.0)
-            .arg(path("out"))
-            .arg(length);
-        let ran = start(&mut command);
-        assert!(ran.status.success(), "{}", text(&ran.stderr));
-        let found = decoded(&dtype, &fs::read(path("out")).unwrap());
+        let given = inputs
+            .iter()
+            .map(|(feature, tensor)| (*feature, tensor_values(&reference, tensor)));
+        let given: Vec<(&str, Vec<f32>)> = given.collect();
+        let found = self.run(package, None, &given, output.0);
         let psnr = psnr(&tensor_values(&reference, output.1), &found);
         assert!(psnr >= floor, "{package}: {psnr:.1} dB, at least {floor}");
     }
 
-    fn describe(&self, package: &str) -> Value {
-        let output = start(Command::new(&self.program).arg(self.folder.path().join(package)));
+    /// What a function of a package gives for an output.
+    fn run(
+        &self,
+        package: &str,
+        function: Option<&str>,
+        inputs: &[(&str, Vec<f32>)],
+        output: &str,
+    ) -> Vec<f32> {
+        let path = |name: &str| self.folder.path().join(name);
+        let description = self.describe(package, function);
+        let mut command = self.command(package, function);
+        for (feature, tensor) in inputs {
+            let (dtype, values) = feature_of(&description["inputs"], feature);
+            let given = encoded(&dtype, tensor);
+            assert_eq!(given.len(), values * size(&dtype), "{feature}");
+            fs::write(path(feature), given).unwrap();
+            command.arg("in").arg(feature).arg(path(feature));
+        }
+        let (dtype, values) = feature_of(&description["outputs"], output);
+        let length = (values * size(&dtype)).to_string();
+        command.arg("out").arg(output).arg(path("out")).arg(length);
+        let ran = start(&mut command);
+        assert!(ran.status.success(), "{}", text(&ran.stderr));
+        decoded(&dtype, &fs::read(path("out")).unwrap())
+    }
+
+    fn command(&self, package: &str, function: Option<&str>) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(self.folder.path().join(package));
+        if let Some(name) = function {
+            command.arg("function").arg(name);
+        }
+        command
+    }
+
+    fn describe(&self, package: &str, function: Option<&str>) -> Value {
+        let output = start(&mut self.command(package, function));
         // Without arguments it fails when it predicts, after it has described.
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -142,7 +161,7 @@ fn packages_of_f16_compute_what_diffusers_computes() {
     let output = ("sample", "vae_decoder.b1.sample");
     packages.check("VAEDecoder.mlpackage", &latent, output, 65.0);
 
-    let described = packages.describe("Unet.mlpackage");
+    let described = packages.describe("Unet.mlpackage", None);
     assert_eq!(described["specification_version"], 8);
     let metadata = &described["metadata"];
     assert_eq!(metadata["user_defined"]["snapc.graph"], "unet");
@@ -158,6 +177,41 @@ fn packages_of_f32_compute_what_diffusers_computes() {
     let latent = [("z", "vae_decoder.b1.latent_sample")];
     let output = ("image", "vae_decoder.b1.sample");
     packages.check("VAEDecoder.mlpackage", &latent, output, 100.0);
+}
+
+#[test]
+fn functions_are_described_and_compute_what_diffusers_computes_at_their_size() {
+    let folder = tempfile::tempdir().unwrap();
+    write_sizes(&[[128, 128], [64, 64]], folder.path());
+    let program = build("tests/run.c", folder.path());
+    let packages = Packages { folder, program };
+
+    let unet = "Unet.mlpackage";
+    let shape = |function| packages.describe(unet, function)["inputs"][0]["shape"].clone();
+    assert_eq!(shape(None), json!([2, 4, 16, 16]));
+    assert_eq!(shape(Some("size_128x128")), json!([2, 4, 16, 16]));
+    assert_eq!(shape(Some("size_64x64")), json!([2, 4, 8, 8]));
+    let refused = |package: &str| {
+        let output = start(&mut packages.command(package, Some("size_1x1")));
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    let known = "there is no function 'size_1x1'; it has 'size_128x128', 'size_64x64'";
+    assert!(refused(unet).contains(known), "{}", refused(unet));
+    let single = refused("TextEncoder.mlpackage");
+    assert!(single.contains("it has one function"), "{single}");
+
+    let bytes = fs::read(fixture("tiny/reference-64x64.safetensors")).unwrap();
+    let reference = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = |name: &str| tensor_values(&reference, name);
+    let given = [
+        ("sample", tensor("init_latents").repeat(2)),
+        ("timestep", vec![876.0]),
+        ("encoder_hidden_states", tensor("text_embeddings")),
+    ];
+    let found = packages.run(unet, Some("size_64x64"), &given, "out_sample");
+    let db = psnr(&tensor("step_0.noise_pred"), &found);
+    assert!(db >= 65.0, "{db:.1} dB");
 }
 
 /// `tests/boundary.c` on the smallest text encoder.

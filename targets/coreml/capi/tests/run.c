@@ -1,5 +1,6 @@
 /*
- * run PACKAGE [in NAME FILE]... [out NAME FILE BYTES]...: runs a package on the bytes of files. Prints its description.
+ * run PACKAGE [function NAME] [in NAME FILE]... [out NAME FILE BYTES]...: runs a package on the bytes of files. Prints its
+ * description.
  */
 #include "snap_coreml.h"
 
@@ -32,7 +33,13 @@ static void *contents(const char *path, size_t *bytes)
 int main(int argc, char **argv)
 {
     snap_coreml_model *model;
-    if (argc < 2 || snap_coreml_open(argv[1], &model) != SNAP_COREML_OK) {
+    int first = 2;
+    const char *function = NULL;
+    if (argc > 3 && strcmp(argv[2], "function") == 0) {
+        function = argv[3];
+        first = 4;
+    }
+    if (argc < 2 || snap_coreml_open(argv[1], function, &model) != SNAP_COREML_OK) {
         return fail("open");
     }
     const char *json;
@@ -44,7 +51,7 @@ int main(int argc, char **argv)
     snap_coreml_output outputs[MAX_FEATURES];
     const char *files[MAX_FEATURES];
     size_t input_count = 0, output_count = 0;
-    for (int i = 2; i < argc;) {
+    for (int i = first; i < argc;) {
         if (strcmp(argv[i], "in") == 0) {
             snap_coreml_input *input = &inputs[input_count++];
             input->name = argv[i + 1];

@@ -48,23 +48,50 @@ pub struct PackageMetadata {
     pub user_defined: BTreeMap<String, String>,
 }
 
-/// Reads the description of a package.
+/// Reads the description of a package; of one that has several functions that of its default one.
 ///
 /// # Errors
 /// When the manifest or the model file is missing, malformed or outside of the package, or a feature is neither a multi-array of
 /// f16, f32 or i32 nor an output that is an RGB image.
 pub fn describe(package: &Path) -> Result<Description, ReadError> {
+    describe_one(package, None)
+}
+
+/// Reads the description of one function of a package that has several; [`describe`] takes the default one.
+///
+/// # Errors
+/// As [`describe`], and when there is no such function.
+pub fn describe_function(package: &Path, function: &str) -> Result<Description, ReadError> {
+    describe_one(package, Some(function))
+}
+
+fn describe_one(package: &Path, function: Option<&str>) -> Result<Description, ReadError> {
     let Package {
         model, model_file, ..
     } = Package::open(package)?;
-    description(model).map_err(|reason| ReadError::File {
+    description(model, function).map_err(|reason| ReadError::File {
         path: model_file,
         reason,
     })
 }
 
-fn description(model: Model) -> Result<Description, String> {
-    let described = model.description.ok_or("the model has no description")?;
+fn description(model: Model, function: Option<&str>) -> Result<Description, String> {
+    let mut described = model.description.ok_or("the model has no description")?;
+    let default = (!described.functions.is_empty()).then(|| &*described.default_function_name);
+    if let Some(name) = function.or(default) {
+        let name = name.to_owned();
+        let functions = std::mem::take(&mut described.functions).into_iter();
+        let (found, others): (Vec<_>, Vec<_>) = functions.partition(|f| f.name == name);
+        let found = found.into_iter().next().ok_or_else(|| match &others[..] {
+            [] => format!("there is no function '{name}': it has one function, without a name"),
+            _ => {
+                let known = others.iter().map(|f| format!("'{}'", f.name));
+                let known: Vec<String> = known.collect();
+                format!("there is no function '{name}'; it has {}", known.join(", "))
+            }
+        })?;
+        (described.input, described.output) = (found.input, found.output);
+    }
     let inputs: Result<Vec<_>, _> = described.input.iter().map(array).collect();
     let outputs: Result<Vec<_>, _> = described.output.iter().map(output).collect();
     Ok(Description {

@@ -41,7 +41,9 @@ use snapc_ir::{DType, Graph, Shape, TensorType, ValueId};
 use self::builder::{Builder, Entry};
 use self::call::Call;
 use self::constant::{Constant, Literal, declared, literal};
-pub use self::description::{ArrayFeature, Description, PackageMetadata, describe};
+pub use self::description::{
+    ArrayFeature, Description, PackageMetadata, describe, describe_function,
+};
 use self::error::Fault;
 pub use self::error::ReadError;
 use self::package::Package;

@@ -9,9 +9,11 @@ use std::ptr;
 
 use snapc_pipeline::InitLatents;
 
-use crate::failure::{Failure, Status, call, last_message};
+use snapc_ffi::{ArgumentError, borrow, text};
+
+use crate::failure::{Failure, Status, call};
 use crate::model::{Model, ModelEngine};
-use crate::pointer::{NO_IMAGE, clear, leak, model, read, text, values, write};
+use crate::pointer::{NO_IMAGE, clear, leak, read, values, write};
 use crate::types::{Image, Info, Options, Progress, Request};
 
 /// `snap_progress_fn`: called after every step; anything but 0 cancels.
@@ -26,7 +28,7 @@ pub extern "C" fn snap_version() -> *const c_char {
 /// `snap_last_error`.
 #[unsafe(no_mangle)]
 pub extern "C" fn snap_last_error() -> *const c_char {
-    last_message()
+    snapc_ffi::last_message()
 }
 
 /// `snap_open`.
@@ -41,7 +43,7 @@ pub unsafe extern "C" fn snap_open(
 ) -> Status {
     call(|| {
         if model.is_null() {
-            return Err(Failure::Null("model"));
+            return Err(ArgumentError::Null("model").into());
         }
         // SAFETY: `model` leads to memory for a pointer.
         unsafe { model.write(ptr::null_mut()) };
@@ -77,7 +79,7 @@ pub unsafe extern "C" fn snap_close(model: *mut Model) {
 pub unsafe extern "C" fn snap_get_info(handle: *const Model, info: *mut Info) -> Status {
     call(|| {
         // SAFETY: the handle is one.
-        let model = unsafe { model(handle)? };
+        let model = unsafe { borrow(handle, "model")? };
         let geometry = model.geometry;
         let value = Info {
             struct_size: size_of::<Info>(),
@@ -108,7 +110,7 @@ unsafe fn request(
     request: *const Request,
 ) -> Result<snapc_pipeline::Request, Failure> {
     // SAFETY: the struct is as the header says.
-    let given = unsafe { read(request)? }.ok_or(Failure::Null("request"))?;
+    let given = unsafe { read(request)? }.ok_or(ArgumentError::Null("request"))?;
     // SAFETY: the text ends with a zero.
     let prompt = unsafe { text(given.prompt, "prompt")? };
     let negative_prompt = match given.negative_prompt.is_null() {
@@ -156,7 +158,7 @@ pub unsafe extern "C" fn snap_generate(
         // SAFETY: the header says so of each.
         let (model, request) = unsafe {
             clear(image)?;
-            let model = model(handle)?;
+            let model = borrow(handle, "model")?;
             (model, request(model, given)?)
         };
         let generation = model.generate(&request, |step| match progress {
@@ -204,12 +206,12 @@ pub unsafe extern "C" fn snap_preview(progress: *const Progress, image: *mut Ima
         // SAFETY: there is memory for a picture.
         unsafe { clear(image)? };
         // SAFETY: the struct is the one that the progress function was given.
-        let progress = unsafe { progress.as_ref() }.ok_or(Failure::Null("progress"))?;
+        let progress = unsafe { progress.as_ref() }.ok_or(ArgumentError::Null("progress"))?;
         let run = progress
             .run
             .cast::<snapc_pipeline::Progress<'_, ModelEngine>>();
         // SAFETY: `observe` is waiting for the progress function, and uses the step no more before that returns.
-        let step = unsafe { run.as_mut() }.ok_or(Failure::Null("progress"))?;
+        let step = unsafe { run.as_mut() }.ok_or(ArgumentError::Null("progress"))?;
         let preview = step.preview()?;
         // SAFETY: there is memory for a picture.
         unsafe { image.write_unaligned(leak(preview)) };
@@ -225,10 +227,10 @@ pub unsafe extern "C" fn snap_preview(progress: *const Progress, image: *mut Ima
 pub unsafe extern "C" fn snap_save_png(image: *const Image, path: *const c_char) -> Status {
     call(|| {
         // SAFETY: the picture is one of this library.
-        let image = unsafe { image.as_ref() }.ok_or(Failure::Null("image"))?;
+        let image = unsafe { image.as_ref() }.ok_or(ArgumentError::Null("image"))?;
         // SAFETY: a picture's owner is the boxed picture, until `snap_image_free`.
         let picture = unsafe { image.owner.cast::<snapc_pipeline::Image>().as_ref() };
-        let picture = picture.ok_or(Failure::Null("image"))?;
+        let picture = picture.ok_or(ArgumentError::Null("image"))?;
         // SAFETY: the text ends with a zero.
         let path = unsafe { text(path, "path")? };
         let written = std::fs::write(path, picture.to_png()?);

@@ -4,9 +4,11 @@ use std::ffi::c_char;
 
 use snapc_pipeline::{UnetInput, standard_normal};
 
+use snapc_ffi::{borrow, text};
+
 use crate::failure::{Failure, Status, call};
 use crate::model::Model;
-use crate::pointer::{buffer, check_apart, clear, leak, model, text, values};
+use crate::pointer::{buffer, check_apart, clear, leak, values};
 use crate::types::Image;
 
 /// `snap_noise`.
@@ -35,7 +37,7 @@ pub unsafe extern "C" fn snap_timesteps(
 ) -> Status {
     call(|| {
         // SAFETY: the handle is one.
-        let schedule = unsafe { model(handle)? }.schedule(steps)?;
+        let schedule = unsafe { borrow(handle, "model")? }.schedule(steps)?;
         // SAFETY: the caller has as many numbers there.
         let timesteps = unsafe { buffer(timesteps, steps, Some(schedule.len()), "timesteps")? };
         for (timestep, step) in timesteps.iter_mut().zip(&schedule) {
@@ -59,7 +61,7 @@ pub unsafe extern "C" fn snap_encode_text(
 ) -> Status {
     call(|| {
         // SAFETY: the handle is one, and the text ends with a zero.
-        let (model, text) = unsafe { (model(handle)?, text(given, "text")?) };
+        let (model, text) = unsafe { (borrow(handle, "model")?, text(given, "text")?) };
         let expected = Some(model.text_values);
         // SAFETY: the caller has as many floats there.
         let out = unsafe { buffer(embeddings, embeddings_count, expected, "embeddings")? };
@@ -85,7 +87,7 @@ pub unsafe extern "C" fn snap_denoise(
 ) -> Status {
     call(|| {
         // SAFETY: the handle is one.
-        let model = unsafe { model(handle)? };
+        let model = unsafe { borrow(handle, "model")? };
         if batch == 0 {
             return Err(Failure::Number {
                 name: "batch",
@@ -134,7 +136,7 @@ pub unsafe extern "C" fn snap_advance(
 ) -> Status {
     call(|| {
         // SAFETY: the handle is one.
-        let model = unsafe { model(handle)? };
+        let model = unsafe { borrow(handle, "model")? };
         let schedule = model.schedule(steps)?;
         let constants = schedule.get(step).ok_or(Failure::Number {
             name: "step",
@@ -176,7 +178,7 @@ pub unsafe extern "C" fn snap_decode(
         // SAFETY: there is memory for a picture, and the handle is one.
         let model = unsafe {
             clear(image)?;
-            model(handle)?
+            borrow(handle, "model")?
         };
         let expected = Some(model.geometry.latent_values());
         // SAFETY: the caller has as many floats there.

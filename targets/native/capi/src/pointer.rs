@@ -1,15 +1,15 @@
-//! What a C caller hands over, checked as far as it can be: null, size, alignment, UTF-8.
+//! What a C caller hands over, checked as far as it can be: null, size, alignment.
 //!
 //! That a pointer which is not null leads to what the header says is the caller's promise. Every function here has it as
 //! its safety condition.
 
-use std::ffi::{CStr, c_char};
 use std::mem::{MaybeUninit, size_of};
 use std::ptr;
 use std::slice;
 
+use snapc_ffi::ArgumentError;
+
 use crate::failure::Failure;
-use crate::model::Model;
 use crate::types::{Image, Info, Options, Request};
 
 /// A struct that begins with the size that its caller knows, and may grow at its end.
@@ -89,7 +89,7 @@ pub(crate) unsafe fn read<T: Versioned>(pointer: *const T) -> Result<Option<T>, 
 /// A pointer that is not null leads to a struct of the size that is its first field, and nobody else uses it.
 pub(crate) unsafe fn write<T: Versioned>(pointer: *mut T, value: &T) -> Result<(), Failure> {
     if pointer.is_null() {
-        return Err(Failure::Null("info"));
+        return Err(ArgumentError::Null("info").into());
     }
     // SAFETY: the pointer leads to such a struct.
     let size = unsafe { declared_size(pointer)? };
@@ -103,22 +103,6 @@ pub(crate) unsafe fn write<T: Versioned>(pointer: *mut T, value: &T) -> Result<(
     Ok(())
 }
 
-/// The text of an argument.
-///
-/// # Safety
-/// A pointer that is not null leads to bytes that end with a zero and do not change during `'a`.
-pub(crate) unsafe fn text<'a>(
-    pointer: *const c_char,
-    name: &'static str,
-) -> Result<&'a str, Failure> {
-    if pointer.is_null() {
-        return Err(Failure::Null(name));
-    }
-    // SAFETY: the bytes end with a zero.
-    let bytes = unsafe { CStr::from_ptr(pointer) };
-    bytes.to_str().map_err(|_| Failure::Text(name))
-}
-
 /// Checks a buffer of an argument without looking into it.
 fn check<T>(
     pointer: *const T,
@@ -127,7 +111,7 @@ fn check<T>(
     name: &'static str,
 ) -> Result<(), Failure> {
     if pointer.is_null() {
-        return Err(Failure::Null(name));
+        return Err(ArgumentError::Null(name).into());
     }
     if !pointer.is_aligned() {
         return Err(Failure::Alignment(name));
@@ -202,22 +186,13 @@ pub(crate) const NO_IMAGE: Image = Image {
     owner: ptr::null_mut(),
 };
 
-/// The model of a handle.
-///
-/// # Safety
-/// A handle that is not null is from `snap_open` and is not closed during `'a`.
-pub(crate) unsafe fn model<'a>(handle: *const Model) -> Result<&'a Model, Failure> {
-    // SAFETY: the handle leads to a model.
-    unsafe { handle.as_ref() }.ok_or(Failure::Null("model"))
-}
-
 /// Sets a picture to nothing.
 ///
 /// # Safety
 /// A pointer that is not null leads to memory for a picture.
 pub(crate) unsafe fn clear(image: *mut Image) -> Result<(), Failure> {
     if image.is_null() {
-        return Err(Failure::Null("image"));
+        return Err(ArgumentError::Null("image").into());
     }
     // SAFETY: there is memory for a picture.
     unsafe { image.write_unaligned(NO_IMAGE) };

@@ -25,6 +25,7 @@ const ARTIFACTS: &[(&str, &[&str])] = &[
     ("ios18", &["--min-ios", "18", "--attention", "sdpa"]),
     ("split", &["--attention", "split-einsum"]),
     ("image", &["--image-output"]),
+    ("sizes", &["--sizes", "128,64,64x128", "--min-ios", "18"]),
     (WRONG, &[]),
     (BROKEN, &[]),
 ];

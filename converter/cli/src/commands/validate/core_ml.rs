@@ -40,10 +40,10 @@ pub fn engine(args: &ValidateArgs, artifact: &Artifact, output: &Output) -> Engi
     let asked = args.engine.kind();
     let EngineArgs {
         engine: named,
-        size,
         threads,
+        size: _,
     } = args.engine;
-    let is_asked = named.is_some() || size.is_some() || threads.is_some() || args.per_node;
+    let is_asked = named.is_some() || threads.is_some() || args.per_node;
     if !cfg!(target_os = "macos") || is_asked || artifact.manifest.target != TARGET {
         return asked;
     }
@@ -73,10 +73,6 @@ pub fn compare(
     if args.per_node || args.engine.threads.is_some() {
         let message = "Core ML shows no values inside its networks, and chooses its threads itself";
         return Err(Failure::usage(message).help("use --engine snap for --per-node and --threads"));
-    }
-    if args.engine.size.is_some() {
-        let message = "snap-run makes pictures of the artifact's first size";
-        return Err(Failure::usage(message).help("use --engine snap for --size"));
     }
     let program =
         program().ok_or_else(|| Failure::usage("there is no snap-run on PATH").help(HELP))?;
@@ -143,6 +139,9 @@ fn record(
     }
     if let Some(units) = &args.compute_units {
         command.arg("--compute-units").arg(units);
+    }
+    if let Some(size) = args.engine.size {
+        command.arg("--size").arg(size.to_string());
     }
     // Its results are not ours; what it says beside them goes where ours does.
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use snapc_coreml::CoreMl;
 use snapc_import::{ImportOptions, open};
+use snapc_ir::Program;
 use snapc_passes::{Pipeline, RunOptions};
 use snapc_target::{EmitOptions, Interface, Precision, Silent, Target, VerifiedProgram, legalize};
 
@@ -32,16 +33,40 @@ pub fn write_packages(checkpoint: &str, precision: Precision, interface: Interfa
         interface,
         ..EmitOptions::default()
     };
-    let program = open(&fixture(checkpoint), &ImportOptions::default()).unwrap();
-    let passes: Pipeline = precision.name().parse().unwrap();
-    let program = passes.run(program.import().unwrap(), &RunOptions::default());
-    let mut program = CoreMl.prepare(program.unwrap().0, &options).unwrap();
-    let capabilities = CoreMl.capabilities(&options);
+    let checkpoint = open(&fixture(checkpoint), &ImportOptions::default()).unwrap();
+    let program = lowered(checkpoint.import().unwrap(), &options);
+    let verified = VerifiedProgram::new(&program).unwrap();
+    CoreMl.emit(&verified, &options, folder, &Silent).unwrap();
+}
+
+/// Writes packages of the fixture `tiny` with a function per picture size, in f16.
+pub fn write_sizes(sizes: &[[usize; 2]], folder: &Path) {
+    let options = EmitOptions {
+        sizes: sizes.to_vec(),
+        min_ios: Some(18),
+        ..EmitOptions::default()
+    };
+    let checkpoint = open(&fixture("tiny"), &ImportOptions::default()).unwrap();
+    let program = |&[height, width]: &[usize; 2]| {
+        lowered(checkpoint.import_at((height, width)).unwrap(), &options)
+    };
+    let programs: Vec<Program> = sizes.iter().map(program).collect();
+    let mut verified = programs.iter().map(|p| VerifiedProgram::new(p).unwrap());
+    let first = verified.next().unwrap();
+    let verified = first.with_other_sizes(verified.collect());
+    CoreMl.emit(&verified, &options, folder, &Silent).unwrap();
+}
+
+/// A program as packages hold it.
+fn lowered(program: Program, options: &EmitOptions) -> Program {
+    let passes: Pipeline = options.precision.name().parse().unwrap();
+    let program = passes.run(program, &RunOptions::default());
+    let mut program = CoreMl.prepare(program.unwrap().0, options).unwrap();
+    let capabilities = CoreMl.capabilities(options);
     for graph in &mut program.graphs {
         *graph = legalize(graph, &capabilities).unwrap();
     }
-    let verified = VerifiedProgram::new(&program).unwrap();
-    CoreMl.emit(&verified, &options, folder, &Silent).unwrap();
+    program
 }
 
 /// Compiles a C program against the header and the shared library.

@@ -6,6 +6,9 @@ public struct Manifest: Codable, Equatable, Sendable {
     /// Name of the file in an artifact.
     public static let fileName = "snap.json"
 
+    /// Where snapc puts this Swift package in an artifact. An app has it as a package, not among its resources.
+    public static let runtimeFolder = "runtime"
+
     /// The version of the manifest that this runtime reads.
     public static let supportedSchemaVersion = 1
 
@@ -39,6 +42,8 @@ public struct Manifest: Codable, Equatable, Sendable {
     public var guidance: Float
     /// Size and scale of the latents.
     public var latent: Latent
+    /// The picture sizes that the artifact has functions for, that of ``latent`` first; nil when that is the only one.
+    public var sizes: [Size]?
     /// Number of token ids of a prompt.
     public var tokens: Int
     /// Id of the token that fills prompts up; nil when the artifact has no tokenizer.
@@ -51,7 +56,7 @@ public struct Manifest: Codable, Equatable, Sendable {
         case snapcVersion = "snapc_version"
         case target, precision, weights, interface, attention
         case minIOS = "min_ios"
-        case passes, graphs, scheduler, steps, timesteps, guidance, latent, tokens
+        case passes, graphs, scheduler, steps, timesteps, guidance, latent, sizes, tokens
         case padTokenID = "pad_token_id"
         case files
     }
@@ -76,6 +81,8 @@ public struct Manifest: Codable, Equatable, Sendable {
         public var inputs: [Feature]
         /// Outputs in order.
         public var outputs: [Feature]
+        /// A function per picture size, in the order of ``Manifest/sizes``; nil when one serves all sizes.
+        public var functions: [Function]?
     }
 
     /// The noise schedule, with the keys of diffusers' `DDIMScheduler`.

@@ -36,7 +36,7 @@ extension Manifest {
         if let padTokenID, padTokenID < 0 {
             return ("pad_token_id", "is negative")
         }
-        return problemOfGraphs() ?? problemOfFiles()
+        return problemOfGraphs() ?? problemOfSizes() ?? problemOfFiles()
     }
 
     private func problemOfGraphs() -> (field: String, reason: String)? {
@@ -51,7 +51,11 @@ extension Manifest {
             if !staysInside(graph.file) {
                 return ("\(field).file", "leads out of the artifact")
             }
-            for (side, features) in [("inputs", graph.inputs), ("outputs", graph.outputs)] {
+            var lists = [("inputs", graph.inputs), ("outputs", graph.outputs)]
+            for (index, function) in (graph.functions ?? []).enumerated() {
+                lists += [("functions[\(index)].inputs", function.inputs), ("functions[\(index)].outputs", function.outputs)]
+            }
+            for (side, features) in lists {
                 let names = features.map(\.name)
                 if Set(names).count != names.count {
                     return ("\(field).\(side)", "has two features of one name")

@@ -8,15 +8,15 @@ import Foundation
 public struct Artifact: Sendable {
     /// The folder that holds `snap.json`.
     public let folder: URL
-    /// What `snap.json` says.
-    public let manifest: Manifest
+    /// What `snap.json` says; its latents are those of the size that ``at(_:)`` has chosen.
+    public internal(set) var manifest: Manifest
     /// The packages, in the order in which they run.
-    public let packages: [Package]
+    public internal(set) var packages: [Package]
 
     /// A Core ML package, which holds one network or one of the chunks of the UNet.
     public struct Package: Sendable {
-        /// Features of the package.
-        public let graph: Manifest.Graph
+        /// Features of the package: of the function that runs, where it has several.
+        public internal(set) var graph: Manifest.Graph
         /// The network that it belongs to.
         public let stage: Stage
         /// The `.mlpackage` or `.mlmodelc`.
@@ -25,6 +25,8 @@ public struct Artifact: Sendable {
         public let isCompiled: Bool
         /// The files of the package, by path relative to the artifact; empty when it is compiled.
         public let files: [Manifest.File]
+        /// The function that runs; nil for the default one, which is that of the first picture size.
+        public internal(set) var function: String?
 
         /// Name without extension.
         public var name: String { location.deletingPathExtension().lastPathComponent }
@@ -36,7 +38,7 @@ public struct Artifact: Sendable {
         }
     }
 
-    /// Opens an artifact: reads the manifest and looks for every file, at its size. ``verify()`` also reads them.
+    /// Opens an artifact: reads the manifest and looks for each of ``files``, at its size. ``verify()`` also reads them.
     ///
     /// - Throws: ``SnapError/artifact(path:reason:)`` with the path of a file that is missing, has another size, or is a
     ///   manifest of another version.
@@ -52,13 +54,14 @@ public struct Artifact: Sendable {
         }
     }
 
-    /// The files of the manifest that have to be there: all but those of packages that are compiled already.
+    /// The files of the manifest that have to be there: all but the sources of this runtime and those of packages that are
+    /// compiled already.
     public var files: [Manifest.File] {
-        let compiled = packages.filter(\.isCompiled).map { $0.graph.file + "/" }
-        return manifest.files.filter { file in !compiled.contains { file.path.hasPrefix($0) } }
+        let others = packages.filter(\.isCompiled).map { $0.graph.file + "/" } + [Manifest.runtimeFolder + "/"]
+        return manifest.files.filter { file in !others.contains { file.path.hasPrefix($0) } }
     }
 
-    /// Reads every file and compares its SHA-256 with the manifest.
+    /// Reads each of ``files`` and compares its SHA-256 with the manifest.
     ///
     /// - Throws: ``SnapError/artifact(path:reason:)`` for the first file that differs.
     public func verify() throws {

@@ -42,13 +42,15 @@ public struct Benchmark: Codable, Sendable {
         public let weights: String?
         /// Form of attention.
         public let attention: String
+        /// Size of the picture, `HEIGHTxWIDTH`.
+        public let size: String
         /// Version of snapc that wrote it.
         public let snapcVersion: String
         /// SHA-256 of every file, by path.
         public let files: [String: String]
 
         private enum CodingKeys: String, CodingKey {
-            case interface, precision, weights, attention
+            case interface, precision, weights, attention, size
             case snapcVersion = "snapc_version"
             case files
         }
@@ -116,7 +118,8 @@ extension Pipeline {
             computeUnits: options.computeUnits,
             artifact: Benchmark.Source(
                 interface: manifest.interface, precision: manifest.precision, weights: manifest.weights,
-                attention: manifest.attention, snapcVersion: manifest.snapcVersion, files: files),
+                attention: manifest.attention, size: "\(features.vaeDecoder.height)x\(features.vaeDecoder.width)",
+                snapcVersion: manifest.snapcVersion, files: files),
             iterations: iterations, networks: networks)
     }
 

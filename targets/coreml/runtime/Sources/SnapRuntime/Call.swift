@@ -42,7 +42,7 @@ final class Call {
     func run(_ model: MLModel) throws -> any MLFeatureProvider {
         let results: any MLFeatureProvider
         do {
-            results = try model.prediction(from: inputs, options: options)
+            results = try predict(model)
         } catch {
             throw SnapError.model(stage: stage, reason: "\(graph.name): Core ML cannot run it: \(describe(error))")
         }
@@ -57,5 +57,16 @@ final class Call {
             }
         }
         return results
+    }
+
+    private func predict(_ model: MLModel) throws -> any MLFeatureProvider {
+        do {
+            return try model.prediction(from: inputs, options: options)
+        } catch where !options.outputBackings.isEmpty {
+            // Some of Core ML's engines fail over memory that is not theirs, instead of leaving it aside.
+            let results = try model.prediction(from: inputs, options: MLPredictionOptions())
+            options.outputBackings = [:]
+            return results
+        }
     }
 }

@@ -41,10 +41,12 @@
         ///   - model: A compiled package.
         ///   - stage: For errors.
         ///   - computeUnits: The processors that it may use.
-        /// - Throws: ``SnapError/model(stage:reason:)``.
-        public init(model: URL, stage: Stage, computeUnits: ComputeUnits) async throws {
-            let configuration = MLModelConfiguration()
-            configuration.computeUnits = computeUnits.coreML
+        ///   - function: The function, of a package that has one per picture size.
+        /// - Throws: ``SnapError/model(stage:reason:)``; ``SnapError/unsupported(reason:)`` when the system cannot choose a
+        ///   function.
+        public init(model: URL, stage: Stage, computeUnits: ComputeUnits, function: String? = nil) async throws {
+            let configuration = try computeUnits.configuration(function: function)
+            let name = function ?? "main"
             let plan: MLComputePlan
             do {
                 plan = try await MLComputePlan.load(contentsOf: model, configuration: configuration)
@@ -52,12 +54,12 @@
                 throw SnapError.model(
                     stage: stage, reason: "Core ML has no compute plan for \(model.path): \(describe(error))")
             }
-            guard case .program(let program) = plan.modelStructure, let main = program.functions["main"] else {
-                throw SnapError.model(stage: stage, reason: "\(model.path) is no ML Program with a function 'main'")
+            guard case .program(let program) = plan.modelStructure, let body = program.functions[name] else {
+                throw SnapError.model(stage: stage, reason: "\(model.path) is no ML Program with a function '\(name)'")
             }
             var counts: [Unit: Int] = [:]
             var kinds: [Kind: Int] = [:]
-            for operation in main.block.operations {
+            for operation in body.block.operations {
                 // Constants have no place.
                 guard let usage = plan.deviceUsage(for: operation) else {
                     continue

@@ -1,4 +1,5 @@
 import CoreML
+import SnapCore
 
 /// The processors that Core ML may use.
 public enum ComputeUnits: String, CaseIterable, Codable, Sendable {
@@ -18,5 +19,31 @@ public enum ComputeUnits: String, CaseIterable, Codable, Sendable {
         case .cpuAndGPU: return .cpuAndGPU
         case .cpuAndNeuralEngine: return .cpuAndNeuralEngine
         }
+    }
+
+    /// How a model is loaded for these processors.
+    ///
+    /// - Parameter function: The function of the package; nil for the default one.
+    /// - Throws: ``SnapError/unsupported(reason:)`` when the system cannot choose a function.
+    func configuration(function: String?) throws -> MLModelConfiguration {
+        let configuration = MLModelConfiguration()
+        configuration.computeUnits = coreML
+        guard let function else {
+            return configuration
+        }
+        // Earlier compilers come with an SDK that has no `functionName`.
+        #if compiler(>=6.0)
+            if #available(iOS 18, macOS 15, *) {
+                configuration.functionName = function
+                return configuration
+            }
+            throw SnapError.unsupported(
+                reason: "the size of the picture can be chosen on iOS 18 and macOS 15 and later, which load one function of "
+                    + "a package; convert for this size alone with --size")
+        #else
+            throw SnapError.unsupported(
+                reason: "this app was built without the SDK of iOS 18, which loads one function of a package; "
+                    + "build it with Xcode 16 or later, or convert for this size alone with --size")
+        #endif
     }
 }

@@ -12,7 +12,7 @@ extension Manifest.ElementType {
     }
 
     /// Writes floats as elements of this type. Half precision is rounded to nearest, ties to even; integers are rounded
-    /// towards zero and have to be in range.
+    /// towards zero, to the nearest that a float holds when out of range, and NaN to 0.
     func store(_ values: UnsafeBufferPointer<Float>, at target: UnsafeMutableRawPointer) {
         guard let source = values.baseAddress, !values.isEmpty else {
             return
@@ -23,7 +23,8 @@ extension Manifest.ElementType {
         case .i32:
             let integers = target.assumingMemoryBound(to: Int32.self)
             for index in 0..<values.count {
-                integers[index] = Int32(source[index])
+                let value = source[index]
+                integers[index] = value.isNaN ? 0 : Int32(max(-0x1p31, min(value, 0x1.fffffep30)))
             }
         case .u8: preconditionFailure("pictures have no tensor")
         }

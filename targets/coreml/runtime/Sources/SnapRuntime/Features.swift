@@ -37,6 +37,9 @@ struct TextEncoderFeatures: Sendable {
         graph = try lookup.only(graphs, .textEncoder)
         inputIDs = try lookup.input(["input_ids"], of: [graph])
         try lookup.require(inputIDs, of: graph, shape: [1, manifest.tokens])
+        guard inputIDs.dtype == .i32 || inputIDs.dtype == .f32 else {
+            throw lookup.failure("\(graph.name): token ids do not fit '\(inputIDs.name)', which is \(inputIDs.dtype.rawValue)")
+        }
         try lookup.refuseInputs(of: graph, besides: [inputIDs.name])
         embeddings = try lookup.output(["last_hidden_state"], of: [graph])
         width = embeddings.shape.last ?? 0
@@ -87,6 +90,7 @@ struct UnetFeatures: Sendable {
                 throw lookup.failure(
                     "\(first.name): a run has no value for the input '\(other.name)', and no output of text_encoder is named so")
             }
+            try lookup.require(output, of: text.graph, shape: [1] + output.shape.dropFirst())
             try lookup.require(other, of: first, shape: [batch] + output.shape.dropFirst())
             projections.append(other)
         }

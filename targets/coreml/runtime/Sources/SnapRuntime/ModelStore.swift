@@ -16,7 +16,8 @@ public struct ModelStore: Sendable {
     /// A store. It creates the folder when it installs something.
     ///
     /// - Parameter folder: By default `SnapRuntime` in the user's folder of caches, which the system may empty: the next
-    ///   run compiles again. An app that would rather keep the models gives a folder in Application Support.
+    ///   run compiles again. An app that would rather keep the models gives a folder in Application Support. On Apple's
+    ///   systems the models are left out of backups.
     public init(folder: URL? = nil) {
         let caches = FileManager.default.urls(for: .cachesDirectory, in: .userDomainMask).first
         let parent = caches ?? FileManager.default.temporaryDirectory
@@ -73,7 +74,7 @@ public struct ModelStore: Sendable {
     public func remove(_ artifact: Artifact) throws {
         for package in artifact.packages where !package.isCompiled {
             let entry = StoreEntry(package, in: folder)
-            if entry.exists {
+            if FileManager.default.fileExists(atPath: entry.folder.path) {
                 try FileManager.default.removeItem(at: entry.folder)
             }
         }
@@ -91,9 +92,11 @@ public struct ModelStore: Sendable {
         do {
             compiled = try await MLModel.compileModel(at: package.location)
         } catch {
+            // Core ML's own error does not say that the system is too old.
+            let systems = artifact.manifest.minIOS.map { "; the artifact is for iOS \($0) and later, and Macs of that time" }
             throw SnapError.model(
                 stage: package.stage,
-                reason: "Core ML cannot compile \(package.location.path): \(describe(error))")
+                reason: "Core ML cannot compile \(package.location.path): \(describe(error))\(systems ?? "")")
         }
         try await worker.run {
             // Nothing is left of it when it has been moved.

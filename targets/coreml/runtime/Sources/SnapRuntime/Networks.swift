@@ -61,8 +61,7 @@ final class Networks: @unchecked Sendable {
     }
 
     private func load(_ package: Artifact.Package, _ url: URL) throws -> MLModel {
-        let configuration = MLModelConfiguration()
-        configuration.computeUnits = units.coreML
+        let configuration = try units.configuration(function: package.function)
         let model: MLModel
         do {
             model = try MLModel(contentsOf: url, configuration: configuration)

@@ -15,7 +15,7 @@ import SnapCore
 /// Everything heavy runs on a thread of the pipeline's own; a run blocks neither the caller nor Swift's threads. Several
 /// runs may be under way: their steps take turns.
 public final class Pipeline: Sendable {
-    /// What the pipeline runs.
+    /// What the pipeline runs, at the size of its options.
     public let artifact: Artifact
     /// How its models are loaded.
     public let options: Options
@@ -37,13 +37,19 @@ public final class Pipeline: Sendable {
     ///   - options: How to load it.
     ///   - onInstall: Told of each package that is compiled or found.
     /// - Throws: ``SnapError/artifact(path:reason:)`` for files that are missing, damaged or no pipeline,
-    ///   ``SnapError/unsupported(reason:)`` without a tokenizer, ``SnapError/model(stage:reason:)`` when Core ML does not
-    ///   compile or load a model, ``SnapError/cancelled``.
+    ///   ``SnapError/unsupported(reason:)`` without a tokenizer, or for a size that the artifact has not or that the system
+    ///   cannot choose, ``SnapError/model(stage:reason:)`` when Core ML does not compile or load a model,
+    ///   ``SnapError/cancelled``.
     public init(
         artifact: Artifact, options: Options = Options(),
         onInstall: (@Sendable (InstallProgress) -> Void)? = nil
     ) async throws {
         let worker = Worker(label: "snapc.Pipeline")
+        let artifact = try artifact.at(options.size)
+        // Before packages are compiled, which takes a while.
+        for package in artifact.packages {
+            _ = try options.computeUnits.configuration(function: package.function)
+        }
         let features = try Features(artifact)
         let manifest = artifact.manifest
         tokenizer = try await worker.run { try Tokenizer(folder: artifact.folder, manifest: manifest) }

@@ -11,12 +11,19 @@ extension Pipeline {
         public var reduceMemory: Bool
         /// Where compiled models are kept; nil for the folder that ``ModelStore/init(folder:)`` names.
         public var cacheFolder: URL?
+        /// Size of the pictures, one of ``Manifest/pictureSizes``; nil for the artifact's first. A choice among several
+        /// takes iOS 18 or macOS 15.
+        public var size: PictureSize?
 
-        /// Options; by default all processors, with all networks kept in memory.
-        public init(computeUnits: ComputeUnits = .all, reduceMemory: Bool = false, cacheFolder: URL? = nil) {
+        /// Options; by default all processors, with all networks kept in memory, and the artifact's first size.
+        public init(
+            computeUnits: ComputeUnits = .all, reduceMemory: Bool = false, cacheFolder: URL? = nil,
+            size: PictureSize? = nil
+        ) {
             self.computeUnits = computeUnits
             self.reduceMemory = reduceMemory
             self.cacheFolder = cacheFolder
+            self.size = size
         }
     }
 

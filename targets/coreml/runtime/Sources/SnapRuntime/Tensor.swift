@@ -105,9 +105,10 @@ final class Tensor {
         guard source.dataType == dtype.coreML, source.shape.map(\.intValue) == shape else {
             return false
         }
-        let strides = source.strides.map(\.intValue)
         let size = dtype.size
         return source.withUnsafeBytes { bytes in
+            // Read here, because access from the CPU may bring the elements into another layout.
+            let strides = source.strides.map(\.intValue)
             let last = zip(shape, strides).reduce(0) { $0 + ($1.0 - 1) * $1.1 }
             guard let from = bytes.baseAddress, strides.allSatisfy({ $0 >= 0 }), (last + 1) * size <= bytes.count else {
                 return false

@@ -58,17 +58,14 @@ final class TextEncoderRun {
                 throw SnapError.notFinite(stage: .textEncoder, step: nil)
             }
             if let converted {
-                convert(tensor.floats(), to: converted)
+                // Apple's layout of the embeddings, `[1, width, 1, tokens]`; other outputs have the shape of their input.
+                let isWidthFirst = tensor === prompt.embeddings && converted.shape.count == 4
+                let values = tensor.floats()
+                (isWidthFirst ? transposed(values, columns: features.width) : values)
+                    .withUnsafeBufferPointer { converted.store($0, row: 0) }
             }
         }
         return prompt.embeddings.floats()
-    }
-
-    /// Writes an output to an input of another type, and of Apple's layout if it has that: `[1, width, 1, tokens]`.
-    private func convert(_ values: [Float], to input: Tensor) {
-        let isWidthFirst = input.shape.count == 4
-        let values = isWidthFirst ? transposed(values, columns: features.width) : values
-        values.withUnsafeBufferPointer { input.store($0, row: 0) }
     }
 }
 

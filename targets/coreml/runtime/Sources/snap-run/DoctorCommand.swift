@@ -24,7 +24,7 @@ struct DoctorCommand {
         Console.result(describe(manifest))
         // Before the artifact is opened, which stops at the first file.
         let damaged = report(manifest)
-        let artifact = try Artifact(folder: artifact)
+        let artifact = try Artifact(folder: artifact).at(options.size)
         if let damaged {
             throw damaged
         }
@@ -37,10 +37,13 @@ struct DoctorCommand {
         let weights = manifest.weights.map { ", weights \($0)" } ?? ""
         let system = manifest.minIOS.map { ", iOS \($0) and later" } ?? ""
         return "interface \(manifest.interface.rawValue), \(manifest.precision)\(weights), attention \(manifest.attention), "
-            + "\(manifest.steps) steps, guidance \(manifest.guidance)\(system), by snapc \(manifest.snapcVersion)"
+            + "\(manifest.steps) steps, guidance \(manifest.guidance), "
+            + "pictures of \(manifest.pictureSizes.map(\.description).joined(separator: ", "))\(system), "
+            + "by snapc \(manifest.snapcVersion)"
     }
 
-    /// Lists the files; the error about the first one that is damaged, but for those of packages that are compiled.
+    /// Lists the files; the error about the first one that is damaged, but for those of packages that are compiled, and the
+    /// runtime's where an app has left them out.
     private func report(_ manifest: Manifest) -> SnapError? {
         var first: SnapError?
         for file in manifest.files {
@@ -49,6 +52,9 @@ struct DoctorCommand {
                 continue
             }
             let finding = FileFinding(file, in: artifact, hashing: true)
+            if finding.state == .missing, file.path.hasPrefix(Manifest.runtimeFolder + "/") {
+                continue
+            }
             Console.result("\(finding.problem == nil ? "ok     " : "damaged") \(file.path)")
             if let problem = finding.problem {
                 Console.result("        \(problem)")
@@ -72,7 +78,8 @@ struct DoctorCommand {
             let models = try await store.install(artifact, onProgress: Loading.tell)
             for (package, model) in zip(artifact.packages, models) {
                 let plan = try await ComputePlanSummary(
-                    model: model, stage: package.stage, computeUnits: options.computeUnits)
+                    model: model, stage: package.stage, computeUnits: options.computeUnits,
+                    function: package.function ?? package.graph.functions?.first?.name)
                 let counts = ComputePlanSummary.Unit.allCases.compactMap { unit in
                     plan.counts[unit].map { "\($0) on \(unit.rawValue)" }
                 }

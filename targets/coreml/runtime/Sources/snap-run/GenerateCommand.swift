@@ -84,7 +84,7 @@ struct GenerateCommand {
             throw UsageError(reason: "\(output.path) cannot be written: \(error.localizedDescription)")
         }
         if let save {
-            try recorder.write(generation, of: request, manifest: artifact.manifest, to: save)
+            try recorder.write(generation, of: request, manifest: pipeline.artifact.manifest, to: save)
         }
         let (image, timings) = (generation.image, generation.timings)
         Console.result(

@@ -10,10 +10,11 @@ final class Engine: @unchecked Sendable {
 
     /// Opens the package in a folder.
     ///
-    /// - Throws: when it is broken, with what is wrong.
-    init(folder: URL) throws {
+    /// - Parameter function: One of its functions; nil for the default one.
+    /// - Throws: when it is broken or has no such function, with what is wrong.
+    init(folder: URL, function: String?) throws {
         var opened: OpaquePointer?
-        guard folder.path.withCString({ snap_coreml_open($0, &opened) }) == SNAP_COREML_OK, let opened else {
+        guard snap_coreml_open(folder.path, function, &opened) == SNAP_COREML_OK, let opened else {
             throw modelError(.generic, lastError())
         }
         var json: UnsafePointer<CChar>?

@@ -14,7 +14,7 @@ public final class MLModel: NSObject, @unchecked Sendable {
 
     /// Loads a compiled model, a folder that ``compileModel(at:)`` has made.
     ///
-    /// - Throws: when it is not there, not compiled or broken.
+    /// - Throws: when it is not there, not compiled or broken, or has no function of the configuration's name.
     public init(contentsOf url: URL, configuration: MLModelConfiguration = MLModelConfiguration()) throws {
         name = url.deletingPathExtension().lastPathComponent
         try SimulatedCoreML.loading(name, configuration.computeUnits)
@@ -22,7 +22,7 @@ public final class MLModel: NSObject, @unchecked Sendable {
             let hint = "it is not there or not compiled; compile it with Xcode or MLModel.compileModel(at:)"
             throw modelError(.generic, "cannot load the model '\(url.path)': \(hint)")
         }
-        engine = try Engine(folder: url)
+        engine = try Engine(folder: url, function: configuration.functionName)
         modelDescription = MLModelDescription(engine.record)
         super.init()
         SimulatedCoreML.opened()
@@ -38,10 +38,11 @@ public final class MLModel: NSObject, @unchecked Sendable {
     public static func load(
         contentsOf url: URL, configuration: MLModelConfiguration = MLModelConfiguration()
     ) async throws -> MLModel {
-        let units = configuration.computeUnits
+        let (units, function) = (configuration.computeUnits, configuration.functionName)
         return try await blocking {
             let configuration = MLModelConfiguration()
             configuration.computeUnits = units
+            configuration.functionName = function
             return try MLModel(contentsOf: url, configuration: configuration)
         }
     }
@@ -53,6 +54,9 @@ public final class MLModel: NSObject, @unchecked Sendable {
         from input: MLFeatureProvider, options: MLPredictionOptions = MLPredictionOptions()
     ) throws -> MLFeatureProvider {
         try SimulatedCoreML.predicting(name)
+        if SimulatedCoreML.refusesBackings, !options.outputBackings.isEmpty {
+            throw modelError(.generic, "the engine of '\(name)' takes no backings")
+        }
         let backings = try backings(options)
         let inputs = try engine.record.inputs.map { feature -> ContiguousValues in
             guard let value = input.featureValue(for: feature.name) else {

@@ -17,6 +17,8 @@ public enum MLComputeUnits: Int, Sendable {
 public final class MLModelConfiguration: NSObject {
     /// The processors that the model may use.
     public var computeUnits: MLComputeUnits = .all
+    /// The function of a package that has several; nil for its default one, and for a package that has one without a name.
+    public var functionName: String?
 }
 
 /// How a prediction is made.

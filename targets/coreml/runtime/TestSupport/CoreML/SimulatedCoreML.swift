@@ -18,6 +18,7 @@ public enum SimulatedCoreML {
         var beforePrediction: Hook?
         var padsOutputs = ProcessInfo.processInfo.environment["SIMULATED_COREML_PADS"] == "1"
         var ignoresBackings = false
+        var refusesBackings = false
     }
 
     private final class Guarded: @unchecked Sendable {
@@ -75,6 +76,12 @@ public enum SimulatedCoreML {
     public static var ignoresBackings: Bool {
         get { shared.with { $0.ignoresBackings } }
         set { shared.with { $0.ignoresBackings = newValue } }
+    }
+
+    /// Whether a prediction with backings fails, as it does in some of the framework's engines.
+    public static var refusesBackings: Bool {
+        get { shared.with { $0.refusesBackings } }
+        set { shared.with { $0.refusesBackings = newValue } }
     }
 
     /// Sets counters to zero, removes hooks, and takes options back to what they were. Models stay open.

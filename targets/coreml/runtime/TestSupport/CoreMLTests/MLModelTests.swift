@@ -100,6 +100,30 @@ final class MLModelTests: XCTestCase {
         XCTAssertEqual(SimulatedCoreML.openModels, 0)
     }
 
+    func testAFunctionIsChosenByName() async throws {
+        let compiled = try await MLModel.compileModel(at: package("Unet.mlpackage", of: "sizes"))
+        defer { try? FileManager.default.removeItem(at: compiled.deletingLastPathComponent()) }
+        func load(_ function: String?) async throws -> MLModel {
+            let configuration = MLModelConfiguration()
+            configuration.functionName = function
+            return try await MLModel.load(contentsOf: compiled, configuration: configuration)
+        }
+        for (function, shape) in [
+            (nil, [2, 4, 16, 16]), ("size_128x128", [2, 4, 16, 16]), ("size_64x64", [2, 4, 8, 8]),
+            ("size_64x128", [2, 4, 8, 16]),
+        ] as [(String?, [NSNumber])] {
+            let description = try await load(function).modelDescription
+            XCTAssertEqual(description.inputDescriptionsByName["sample"]?.multiArrayConstraint?.shape, shape)
+            XCTAssertEqual(description.outputDescriptionsByName["out_sample"]?.multiArrayConstraint?.shape, shape)
+        }
+        await assertFails(0, "there is no function 'main'; it has 'size_128x128'") { _ = try await load("main") }
+        let single = MLModelConfiguration()
+        single.functionName = "main"
+        let encoder = try await MLModel.compileModel(at: package("TextEncoder.mlpackage", of: "sizes"))
+        defer { try? FileManager.default.removeItem(at: encoder.deletingLastPathComponent()) }
+        await assertFails(0, "it has one function") { _ = try MLModel(contentsOf: encoder, configuration: single) }
+    }
+
     func testFeaturesMustBeThoseOfTheDescription() async throws {
         let model = try await textEncoder()
         let given = try ids()

@@ -204,6 +204,60 @@ final class ManifestTests: FolderTestCase {
             "field 'graphs[1].name' is 'unet' a second time")
     }
 
+    func testSizesAreThoseOfTheArtifact() throws {
+        let manifest = try Manifest.read(folder: Fixtures.artifact("sizes"))
+        let expected = [(128, 128), (64, 64), (64, 128)].map { PictureSize(height: $0, width: $1) }
+        XCTAssertEqual(manifest.pictureSizes, expected)
+        XCTAssertEqual(manifest.sizes?.map(\.function), ["size_128x128", "size_64x64", "size_64x128"])
+        XCTAssertNil(manifest.graph(named: "text_encoder")?.functions)
+        let decoder = try XCTUnwrap(manifest.graph(named: "vae_decoder")?.functions)
+        XCTAssertEqual(decoder.map { $0.outputs[0].shape }, [[1, 3, 128, 128], [1, 3, 64, 64], [1, 3, 64, 128]])
+        let latent = try XCTUnwrap(manifest.latent(at: expected[2]))
+        XCTAssertEqual([latent.height, latent.width], [8, 16])
+        XCTAssertNil(manifest.latent(at: PictureSize(height: 63, width: 64)))
+
+        let single = try Manifest.read(folder: Fixtures.artifact("plain"))
+        XCTAssertNil(single.sizes)
+        XCTAssertEqual(single.pictureSizes, [expected[0]])
+        let json = try JSONEncoder().encode(manifest)
+        XCTAssertEqual(try Manifest.decode(json, path: "snap.json"), manifest)
+    }
+
+    func testSizesThatCannotBeRunAreNamed() throws {
+        func refuse(_ sizes: String, _ reason: String, functions: String = "", line: UInt = #line) throws {
+            let text = Self.example.replacingOccurrences(
+                of: #""tokens": 77"#, with: "\"sizes\": [\(sizes)], \"tokens\": 77")
+            let inputs = #""file": "Unet.mlpackage","#
+            let file = try write(Data(text.replacingOccurrences(of: inputs, with: inputs + functions).utf8), as: "snap.json")
+            XCTAssertThrowsError(try Manifest.read(folder: folder), reason, line: line) { error in
+                guard case .artifact(file.path, let found) = error as? SnapError else {
+                    return XCTFail("\(error)", line: line)
+                }
+                XCTAssert(found.contains(reason), "\(found), expected: \(reason)", line: line)
+            }
+        }
+        func size(_ height: String, _ width: String, _ function: String) -> String {
+            "{\"height\": \(height), \"width\": \(width), \"function\": \"\(function)\"}"
+        }
+        let first = size("128", "128", "a")
+        try refuse("{}", "field 'sizes[0].height' is missing")
+        try refuse(size("64", "64", "a"), "field 'sizes[0]' is 64x64, not the size of the latents")
+        try refuse("\(first), \(size("63", "64", "b"))", "field 'sizes[1]' is 63x64, not whole latents of 8 pixels")
+        try refuse("\(first), \(size("-8", "8", "b"))", "field 'sizes[1]' is -8x8, not whole")
+        try refuse("\(first), \(size("9223372036854775800", "8", "b"))", "field 'sizes[1]' makes a picture")
+        try refuse("\(first), \(size("128", "128", "b"))", "field 'sizes[1]' has the size or the function of an earlier")
+        try refuse("\(first), \(size("64", "64", "a"))", "field 'sizes[1]' has the size or the function of an earlier")
+        let sizes = "\(first), \(size("64", "64", "b"))"
+        func functions(_ names: String...) -> String {
+            let list = names.map { "{\"name\": \"\($0)\", \"inputs\": [], \"outputs\": []}" }
+            return "\"functions\": [\(list.joined(separator: ", "))],"
+        }
+        try refuse(sizes, "field 'graphs[0].functions' are not those of 'sizes'", functions: functions("b", "a"))
+        try refuse(sizes, "field 'graphs[0].functions' are not those of 'sizes'", functions: functions("a"))
+        try refuse("", "field 'graphs[0].functions' are not those of 'sizes'", functions: functions("a"))
+        try refuse(sizes, "field 'graphs[0].functions[0]' has other features", functions: functions("a", "b"))
+    }
+
     func testErrorsSayWhatToDo() {
         let errors: [(error: SnapError, text: String)] = [
             (.artifact(path: "a/snap.json", reason: "is empty"), "a/snap.json: is empty"),

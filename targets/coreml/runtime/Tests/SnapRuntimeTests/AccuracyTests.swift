@@ -137,5 +137,16 @@ final class AccuracyTests: XCTestCase {
                 try await assertHalfPrecision(artifact)
             }
         }
+
+        /// Or fail over it, once per network: the next calls do not offer it.
+        func testBackingsThatAreRefused() async throws {
+            SimulatedCoreML.reset()
+            SimulatedCoreML.refusesBackings = true
+            SimulatedCoreML.padsOutputs = true
+            defer { SimulatedCoreML.reset() }
+            try await assertHalfPrecision("chunk")
+            // Both prompts, eight steps of two chunks, the picture; of each memory's first call, a second attempt.
+            XCTAssertEqual(SimulatedCoreML.predictions, 2 * 2 + (8 * 2 + 2) + 2)
+        }
     #endif
 }

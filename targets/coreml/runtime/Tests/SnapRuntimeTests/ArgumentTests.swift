@@ -25,6 +25,7 @@ final class ArgumentTests: XCTestCase {
         let command = try GenerateCommand([
             "--prompt", "a red fox", "model", "--negative=blurry = bad", "--seed", "18446744073709551615", "--steps=4",
             "--guidance", "-1.5", "--save", save.path, "--compute-units", "cpu-ane", "--reduce-memory", "--cache", "c",
+            "--size=384x512",
             "-o", output.path,
         ])
         XCTAssertEqual(command.artifact.lastPathComponent, "model")
@@ -38,6 +39,9 @@ final class ArgumentTests: XCTestCase {
         XCTAssertEqual(command.options.computeUnits, .cpuAndNeuralEngine)
         XCTAssertTrue(command.options.reduceMemory)
         XCTAssertEqual(command.options.cacheFolder?.lastPathComponent, "c")
+        XCTAssertEqual(command.options.size, PictureSize(height: 384, width: 512))
+        XCTAssertEqual(try BenchCommand(["model", "--size", "64"]).options.size, PictureSize(height: 64, width: 64))
+        XCTAssertEqual(try DoctorCommand(["model", "--size", "8x16"]).options.size, PictureSize(height: 8, width: 16))
     }
 
     func testWhatIsLeftOutIsTheArtifacts() throws {
@@ -48,6 +52,7 @@ final class ArgumentTests: XCTestCase {
         XCTAssertEqual(command.request.seed, 0)
         XCTAssertEqual(command.options.computeUnits, .all)
         XCTAssertFalse(command.options.reduceMemory)
+        XCTAssertNil(command.options.size)
     }
 
     func testBehindTwoHyphensThereAreNoOptions() throws {
@@ -75,6 +80,12 @@ final class ArgumentTests: XCTestCase {
         XCTAssertEqual(
             refusal("\(rest) --compute-units ane"),
             "'ane' is no value for '--compute-units'; it takes all, cpu, cpu-gpu, cpu-ane")
+        for size in ["", "0", "64x", "64x0", "-8", "1x2x3", "64X64"] {
+            XCTAssertEqual(
+                refusal("\(rest) --size=\(size)"),
+                "'\(size)' is no value for '--size'; it takes a number of pixels such as 512, "
+                    + "or HEIGHTxWIDTH such as 384x512")
+        }
         XCTAssertEqual(
             refusal("\(rest) --seed 1 --init-latents f"),
             "'--seed' and '--init-latents' both say where the run starts; give one of them")

@@ -88,6 +88,31 @@ final class BrokenArtifactTests: XCTestCase {
         assertArtifact(error, "snap.json", "no value for the input 'time'")
     }
 
+    /// Half precision holds no whole number above 2048 exactly.
+    func testTokenIDsInHalfPrecision() async throws {
+        let scratch = try Scratch()
+        let folder = try scratch.copy(of: "apple")
+        var manifest = try Manifest.read(folder: folder)
+        manifest.graphs[0].inputs[0].dtype = .f16
+        try JSONEncoder().encode(manifest).write(to: folder.appendingPathComponent(Manifest.fileName))
+        let error = await failure(of: folder, scratch)
+        assertArtifact(error, "snap.json", "token ids do not fit 'input_ids', which is f16")
+    }
+
+    /// The UNet takes an output of the text encoder that has two rows for one prompt.
+    func testAnOutputOfTheTextEncoderThatIsNoRow() async throws {
+        let scratch = try Scratch()
+        let folder = try scratch.copy(of: "snap")
+        var manifest = try Manifest.read(folder: folder)
+        let outputs = manifest.graphs[0].outputs.indices
+        let inputs = Set(manifest.graphs.filter { $0.name == "unet" }.flatMap(\.inputs).map(\.name))
+        let index = try XCTUnwrap(outputs.first { inputs.contains(manifest.graphs[0].outputs[$0].name) })
+        manifest.graphs[0].outputs[index].shape[0] = 2
+        try JSONEncoder().encode(manifest).write(to: folder.appendingPathComponent(Manifest.fileName))
+        let error = await failure(of: folder, scratch)
+        assertArtifact(error, "snap.json", "text_encoder: '\(manifest.graphs[0].outputs[index].name)' has the shape [2, ")
+    }
+
     /// The second chunk asks for what the first one does not give.
     func testChunksThatDoNotBelongTogether() async throws {
         let scratch = try Scratch()

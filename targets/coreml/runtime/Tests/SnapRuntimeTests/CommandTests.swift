@@ -38,6 +38,28 @@ final class CommandTests: XCTestCase {
         try assertEqualSettings(found, reference.file)
     }
 
+    func testGenerateAtAnotherSize() async throws {
+        let scratch = try Scratch()
+        let reference = try Reference("reference-64x64")
+        let (output, save) = (scratch.folder.appendingPathComponent("a.png"), scratch.folder.appendingPathComponent("a.st"))
+        let code = await run(
+            "generate", try Environment.artifact("sizes").path, "--prompt", reference.prompt, "--negative",
+            reference.negativePrompt, "--size", "64", "--save", save.path, "-o", output.path, cache: scratch)
+        XCTAssertEqual(code, .done)
+        // Width and height in the header of the file.
+        XCTAssertEqual(try Data(contentsOf: output)[16..<24], Data([0, 0, 0, 64, 0, 0, 0, 64]))
+        let found = try Safetensors(contentsOf: save)
+        XCTAssertEqual(found.names, reference.file.names)
+        for name in reference.file.names where name != "input_ids" {
+            XCTAssertEqual(try found.floats(name).shape, try reference.file.floats(name).shape, name)
+        }
+        // The reference is of seed 0, the default.
+        for (name, bar) in [("init_latents", 120.0), ("step_0.noise_pred", 65), ("step_7.latents", 55), ("image", 40)] {
+            let quality = psnr(reference: try reference.floats(name), found: try found.floats(name).values)
+            XCTAssertGreaterThanOrEqual(quality, bar, name)
+        }
+    }
+
     /// What the two files say about their runs, but for who made them.
     private func assertEqualSettings(_ found: Safetensors, _ expected: Safetensors) throws {
         func settings(_ file: Safetensors) throws -> [String: Any] {
@@ -66,6 +88,14 @@ final class CommandTests: XCTestCase {
         XCTAssertNotNil(found["made_by"] as? String)
     }
 
+    func testDoctorOfAnArtifactInAnApp() async throws {
+        let scratch = try Scratch()
+        let bundled = try scratch.copy(of: "plain")
+        try FileManager.default.removeItem(at: bundled.appendingPathComponent("runtime"))
+        let code = await run("doctor", bundled.path, cache: scratch)
+        XCTAssertEqual(code, .done)
+    }
+
     func testExitCodesOfArtifacts() async throws {
         let scratch = try Scratch()
         let output = scratch.folder.appendingPathComponent("a.png").path
@@ -76,6 +106,12 @@ final class CommandTests: XCTestCase {
             "generate", try Environment.artifact("snap").path, "--prompt", "a fox", "--steps", "5", "-o", output,
             cache: scratch)
         XCTAssertEqual(steps, .unsupported)
+        for command in ["generate", "bench", "doctor"] {
+            let picture = command == "generate" ? ["--prompt", "a fox", "-o", output] : []
+            let size = await SnapRun.run(
+                [command, try Environment.artifact("sizes").path, "--size", "128x64", "--cache", scratch.folder.path] + picture)
+            XCTAssertEqual(size, .unsupported, command)
+        }
         let unknown = await SnapRun.run(["convert"])
         XCTAssertEqual(unknown, .usage)
         let nothing = await SnapRun.run([])
@@ -89,6 +125,8 @@ final class CommandTests: XCTestCase {
         let scratch = try Scratch()
         let sound = await run("doctor", try Environment.artifact("plain").path, cache: scratch)
         XCTAssertEqual(sound, .done)
+        let sizes = await run("doctor", try Environment.artifact("sizes").path, "--size", "64x128", cache: scratch)
+        XCTAssertEqual(sizes, .done)
         let broken = await run("doctor", try Environment.artifact("broken").path, cache: scratch)
         XCTAssertEqual(broken, .input)
         let absent = await run("doctor", scratch.folder.appendingPathComponent("none").path, cache: scratch)
@@ -109,6 +147,7 @@ final class CommandTests: XCTestCase {
         XCTAssertEqual(document["iterations"] as? Int, 2)
         let source = try XCTUnwrap(document["artifact"] as? [String: Any])
         XCTAssertEqual((source["files"] as? [String: String])?.count, artifact.manifest.files.count)
+        XCTAssertEqual(source["size"] as? String, "128x128")
         let networks = try XCTUnwrap(document["networks"] as? [[String: Any]])
         XCTAssertEqual(networks.map { $0["name"] as? String }, ["text_encoder", "unet", "vae_decoder"])
         XCTAssertEqual(networks.map { $0["batch"] as? Int }, [1, 2, 1])

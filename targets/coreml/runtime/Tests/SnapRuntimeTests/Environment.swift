@@ -55,15 +55,15 @@ final class Scratch {
     }
 }
 
-/// The eight guided steps of diffusers on `fixtures/tiny`.
+/// The eight guided steps of diffusers on `fixtures/tiny`, of pictures of 128x128 or another size.
 struct Reference {
     let file: Safetensors
     let steps = 8
     let prompt = "a watercolour of a fox, 3 birds & it's raining"
     let negativePrompt = "blurry"
 
-    init() throws {
-        file = try Safetensors(contentsOf: try Environment.fixture("tiny/reference.safetensors"))
+    init(_ name: String = "reference") throws {
+        file = try Safetensors(contentsOf: try Environment.fixture("tiny/\(name).safetensors"))
     }
 
     func floats(_ name: String) throws -> [Float] {

@@ -69,6 +69,9 @@ final class ModelStoreTests: XCTestCase {
         let (first, second) = (try scratch.copy(of: "plain", as: "first"), try scratch.copy(of: "plain", as: "second"))
         let before = try await states(of: Artifact(folder: first), in: store)
         _ = try await states(of: Artifact(folder: second), in: store)
+        // Who has it is still known when it had to be compiled again.
+        try FileManager.default.removeItem(at: before.models[1])
+        _ = try await states(of: Artifact(folder: first), in: store)
         try FileManager.default.removeItem(at: first)
         _ = try scratch.copy(of: "wrong", as: "first")
         _ = try await states(of: Artifact(folder: first), in: store)
@@ -77,6 +80,21 @@ final class ModelStoreTests: XCTestCase {
         try FileManager.default.removeItem(at: second)
         _ = try await states(of: Artifact(folder: first), in: store)
         XCTAssertFalse(FileManager.default.fileExists(atPath: before.models[1].path))
+    }
+
+    /// An installation that was interrupted long ago is no longer at it; one of an hour ago may be.
+    func testWhatInterruptedInstallationsLeftIsRemoved() async throws {
+        let scratch = try Scratch()
+        let store = ModelStore(folder: scratch.folder.appendingPathComponent("store"))
+        let now = Int(Date().timeIntervalSince1970)
+        let (old, young) = (".staging-\(now - 90_000)-a", ".staging-\(now - 3600)-b")
+        for name in [old, young] {
+            try FileManager.default.createDirectory(
+                at: store.folder.appendingPathComponent(name), withIntermediateDirectories: true)
+        }
+        _ = try await store.install(Artifact(folder: try Environment.artifact("plain")))
+        let names = try Scratch.names(in: store.folder)
+        XCTAssertEqual(names.filter { $0.hasPrefix(".") }, [young])
     }
 
     func testModelsAreRemovedOnDemand() async throws {
@@ -100,6 +118,53 @@ final class ModelStoreTests: XCTestCase {
         XCTAssertEqual(again.models, models)
     }
 
+    /// A system that needs space takes single files: the model is compiled again, in its place.
+    func testAModelThatHasLostAFileIsCompiledAgain() async throws {
+        let scratch = try Scratch()
+        let store = ModelStore(folder: scratch.folder.appendingPathComponent("store"))
+        let artifact = try Artifact(folder: try Environment.artifact("plain"))
+        let models = try await states(of: artifact, in: store).models
+        let weights = models[1].appendingPathComponent("Data/com.apple.CoreML/weights/weight.bin")
+        try FileManager.default.removeItem(at: weights)
+        XCTAssertFalse(store.isInstalled(artifact))
+        let again = try await states(of: artifact, in: store)
+        XCTAssertEqual(again.states, reused + compiled + reused)
+        XCTAssertEqual(again.models, models)
+        XCTAssertTrue(FileManager.default.fileExists(atPath: weights.path))
+        // Shorter is as bad as gone.
+        try Data().write(to: weights)
+        let third = try await states(of: artifact, in: store)
+        XCTAssertEqual(third.states, reused + compiled + reused)
+        XCTAssertTrue(store.isInstalled(artifact))
+        // And so is a list that says nothing.
+        let list = models[1].deletingLastPathComponent().appendingPathComponent("files.txt")
+        for text in ["", "size path\n"] {
+            try Data(text.utf8).write(to: list)
+            XCTAssertFalse(store.isInstalled(artifact), text)
+        }
+    }
+
+    /// As several processes do: each fills the same places, and gives up the same stale one.
+    func testStoresThatShareAFolderAtTheSameTime() async throws {
+        let scratch = try Scratch()
+        let folder = scratch.folder.appendingPathComponent("store")
+        let package = try scratch.copy(of: "plain", as: "app")
+        _ = try await ModelStore(folder: folder).install(Artifact(folder: package))
+        try FileManager.default.removeItem(at: package)
+        _ = try scratch.copy(of: "wrong", as: "app")
+        let artifact = try Artifact(folder: package)
+        let installed = try await withThrowingTaskGroup(of: [URL].self) { group in
+            for _ in 0..<8 {
+                group.addTask { try await ModelStore(folder: folder).install(artifact) }
+            }
+            return try await group.reduce(into: []) { $0.append($1) }
+        }
+        XCTAssertEqual(installed.count, 8)
+        XCTAssertEqual(Set(installed).count, 1)
+        XCTAssertTrue(ModelStore(folder: folder).isInstalled(artifact))
+        XCTAssertEqual(try Scratch.names(in: folder).count, 3)
+    }
+
     func testAFolderThatCannotBeWritten() async throws {
         let scratch = try Scratch()
         let file = scratch.folder.appendingPathComponent("file")
@@ -112,12 +177,13 @@ final class ModelStoreTests: XCTestCase {
         XCTAssertTrue(reason.contains("cache folder"), reason)
     }
 
-    /// As in an app: Xcode has compiled the packages, and only the compiled ones are there.
+    /// As in an app: Xcode has compiled the packages, only the compiled ones are there, and the runtime is a package.
     func testPackagesThatXcodeHasCompiled() async throws {
         let scratch = try Scratch()
         let store = ModelStore(folder: scratch.folder.appendingPathComponent("store"))
         let bundle = try scratch.copy(of: "snap", as: "bundle")
         let models = try await store.install(Artifact(folder: bundle))
+        try FileManager.default.removeItem(at: bundle.appendingPathComponent("runtime"))
         for model in models {
             let name = model.deletingPathExtension().lastPathComponent
             try FileManager.default.removeItem(at: bundle.appendingPathComponent("\(name).mlpackage"))
@@ -146,6 +212,20 @@ final class ModelStoreTests: XCTestCase {
             XCTAssertEqual(SimulatedCoreML.compilations, 4)
             _ = try await Pipeline(artifact: artifact, options: options)
             XCTAssertEqual(SimulatedCoreML.compilations, 4)
+        }
+
+        /// Core ML's error does not tell what an older system lacks.
+        func testAPackageThatDoesNotCompileNamesTheSystemsItIsFor() async throws {
+            struct Refused: Error {}
+            let scratch = try Scratch()
+            let artifact = try Artifact(folder: try Environment.artifact("ios18"))
+            SimulatedCoreML.beforeCompilation = { _ in throw Refused() }
+            defer { SimulatedCoreML.reset() }
+            let error = await failure { try await ModelStore(folder: scratch.folder).install(artifact) }
+            guard case .model(stage: .textEncoder, let reason)? = error else {
+                return XCTFail("\(String(describing: error))")
+            }
+            XCTAssertTrue(reason.contains("iOS 18 and later"), reason)
         }
     #endif
 }

@@ -46,6 +46,14 @@ final class TensorTests: XCTestCase {
         XCTAssertEqual(tensor.array.withUnsafeBytes { Array($0.bindMemory(to: Int32.self)) }, [49406, -1, 7])
     }
 
+    /// Latents as integers make no sense, but an artifact may say so. The largest float below 2^31 is 2^31 - 128.
+    func testIntegersOutOfRange() throws {
+        let tensor = try Tensor(try feature(.i32, [1, 5]))
+        [3e9, -3e9, .infinity, .nan, -1.9].withUnsafeBufferPointer { tensor.store($0, row: 0) }
+        let expected: [Int32] = [2_147_483_520, .min, 2_147_483_520, 0, -1]
+        XCTAssertEqual(tensor.array.withUnsafeBytes { Array($0.bindMemory(to: Int32.self)) }, expected)
+    }
+
     func testRowsShareTheMemory() throws {
         let tensor = try Tensor(try feature(.f32, [2, 3]))
         let row = try tensor.view(ofRow: 1)

@@ -3,7 +3,7 @@
  * on Linux is made of it.
  *
  *     snap_coreml_model *model;
- *     if (snap_coreml_open("Unet.mlpackage", &model) != SNAP_COREML_OK) { puts(snap_coreml_last_error()); return 1; }
+ *     if (snap_coreml_open("Unet.mlpackage", NULL, &model) != SNAP_COREML_OK) { puts(snap_coreml_last_error()); return 1; }
  *     snap_coreml_input input = {"x", x, sizeof x};
  *     snap_coreml_output output = {"y", y, sizeof y};
  *     if (snap_coreml_predict(model, &input, 1, &output, 1) != SNAP_COREML_OK) { puts(snap_coreml_last_error()); }
@@ -65,16 +65,17 @@ const char *snap_coreml_last_error(void);
 snap_coreml_status snap_coreml_check(const char *path);
 
 /*
- * Checks a package, reads it and compiles it for the CPU. `*model` becomes a handle for snap_coreml_close, or NULL when it
- * fails. The package must not change while the model is open.
+ * Checks a package, reads the named one of its functions, and compiles it for the CPU. NULL stands for the default function;
+ * a package whose only function has no description of its own has no other. `*model` becomes a handle for snap_coreml_close,
+ * or NULL when it fails. The package must not change while the model is open.
  */
-snap_coreml_status snap_coreml_open(const char *path, snap_coreml_model **model);
+snap_coreml_status snap_coreml_open(const char *path, const char *function, snap_coreml_model **model);
 
 /* Frees a model; NULL is allowed. No call may use it at the same time or later. */
 void snap_coreml_close(snap_coreml_model *model);
 
 /*
- * What the package says about itself, as JSON that lives as long as the model:
+ * What the package says about itself and the function, as JSON that lives as long as the model:
  *
  *     {"specification_version": 8,
  *      "inputs": [{"name": "x", "dtype": "f16", "shape": [1, 4]}], "outputs": [...],

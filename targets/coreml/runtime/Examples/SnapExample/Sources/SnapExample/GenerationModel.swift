@@ -59,28 +59,39 @@ final class GenerationModel: ObservableObject {
                 #else
                     let options = Pipeline.Options()
                 #endif
-                pipeline = try await Pipeline(artifact: Artifact(folder: folder), options: options) { progress in
+                let opened = try await Pipeline(artifact: Artifact(folder: folder), options: options) { progress in
                     Task { @MainActor in self.tell(progress) }
                 }
+                // Another folder has been chosen meanwhile.
+                if Task.isCancelled {
+                    return
+                }
+                pipeline = opened
                 activity = .ready
                 message = folder.lastPathComponent
             } catch {
-                activity = .noArtifact
-                message = error.localizedDescription
+                if !Task.isCancelled {
+                    activity = pipeline == nil ? .noArtifact : .ready
+                    message = error.localizedDescription
+                }
             }
         }
     }
 
     /// Makes a picture, with a preview after every second step.
     func generate() {
-        guard let pipeline, !isRunning else {
+        guard let pipeline, activity == .ready else {
             return
         }
         let request = Pipeline.Request(prompt: prompt, negativePrompt: negativePrompt, seed: seed)
         activity = .running(step: 0, steps: pipeline.artifact.manifest.steps)
         task = Task {
+            var outcome = "Cancelled"
             do {
                 for try await event in pipeline.events(request) {
+                    if Task.isCancelled {
+                        break
+                    }
                     switch event {
                     case .step(let progress):
                         activity = .running(step: progress.step + 1, steps: progress.steps)
@@ -89,17 +100,17 @@ final class GenerationModel: ObservableObject {
                         }
                     case .finished(let generation):
                         image = generation.cgImage
-                        message = "Done in \(generation.timings.total.formatted(.units(fractionalPart: .show(length: 1))))"
+                        outcome = "Done in \(generation.timings.total.formatted(.units(fractionalPart: .show(length: 1))))"
                     }
                 }
-                // A cancelled task leaves the stream without an error.
-                if Task.isCancelled {
-                    message = "Cancelled"
-                }
             } catch {
-                message = error.localizedDescription
+                outcome = error.localizedDescription
             }
-            activity = .ready
+            // Otherwise a folder is being opened, which is what the window shows.
+            if isRunning {
+                activity = .ready
+                message = outcome
+            }
         }
     }
 
@@ -109,7 +120,7 @@ final class GenerationModel: ObservableObject {
     }
 
     private func tell(_ progress: InstallProgress) {
-        guard progress.state == .compiling else {
+        guard progress.state == .compiling, case .installing = activity else {
             return
         }
         activity = .installing("Compiling \(progress.package) (\(progress.index + 1) of \(progress.count))")
