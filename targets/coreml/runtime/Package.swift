@@ -1,17 +1,20 @@
 // swift-tools-version:5.9
 import PackageDescription
 
-// Linux has no Core ML. There the tests run the packages with a module of the same name (TestSupport).
+// Linux has none of Apple's frameworks. There the tests use modules of the same names (TestSupport).
 #if os(Linux)
-    let coreML: [Target.Dependency] = ["CoreML"]
-    let coreMLTargets: [Target] = [
+    let frameworks: [Target.Dependency] = ["Accelerate", "CoreML", "CoreVideo", "CryptoKit"]
+    let frameworkTargets: [Target] = [
         .systemLibrary(name: "CSnapCoreML", path: "TestSupport/CSnapCoreML"),
-        .target(name: "CoreML", dependencies: ["CSnapCoreML"], path: "TestSupport/CoreML"),
+        .target(name: "Accelerate", path: "TestSupport/Accelerate"),
+        .target(name: "CoreVideo", path: "TestSupport/CoreVideo"),
+        .target(name: "CryptoKit", path: "TestSupport/CryptoKit"),
+        .target(name: "CoreML", dependencies: ["CSnapCoreML", "CoreVideo"], path: "TestSupport/CoreML"),
         .testTarget(name: "CoreMLTests", dependencies: ["CoreML"], path: "TestSupport/CoreMLTests"),
     ]
 #else
-    let coreML: [Target.Dependency] = []
-    let coreMLTargets: [Target] = []
+    let frameworks: [Target.Dependency] = []
+    let frameworkTargets: [Target] = []
 #endif
 
 let package = Package(
@@ -25,7 +28,7 @@ let package = Package(
     ],
     targets: [
         .target(name: "SnapCore"),
-        .target(name: "SnapRuntime", dependencies: ["SnapCore"] + coreML),
+        .target(name: "SnapRuntime", dependencies: ["SnapCore"] + frameworks),
         .executableTarget(name: "snap-run", dependencies: ["SnapRuntime"]),
         .plugin(
             name: "SnapcConvert",
@@ -38,6 +41,6 @@ let package = Package(
                 ])),
         .plugin(name: "SnapcPrebuild", capability: .buildTool()),
         .testTarget(name: "SnapCoreTests", dependencies: ["SnapCore"]),
-        .testTarget(name: "SnapRuntimeTests", dependencies: ["SnapRuntime", "snap-run"] + coreML),
-    ] + coreMLTargets
+        .testTarget(name: "SnapRuntimeTests", dependencies: ["SnapRuntime", "snap-run"] + frameworks),
+    ] + frameworkTargets
 )

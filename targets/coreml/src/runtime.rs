@@ -73,6 +73,20 @@ mod tests {
         );
     }
 
+    /// It is the repository's, but nothing that only the repository has may be linked.
+    #[test]
+    fn the_readme_is_for_apps() {
+        let readme = FILES[1].1;
+        let files = files();
+        for rest in readme.split("](").skip(1) {
+            let link = rest.split(')').next().unwrap();
+            let path = format!("{FOLDER}/{link}");
+            let is_there = files.iter().any(|(file, _)| *file == path);
+            assert!(link.starts_with("https://") || is_there, "{link}");
+        }
+        assert!(!readme.contains("cargo "), "artifacts have no workspace");
+    }
+
     #[test]
     fn no_source_is_of_the_tests() {
         for (path, bytes) in files() {

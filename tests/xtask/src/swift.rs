@@ -1,8 +1,11 @@
-//! The Swift package of the Core ML target: its toolchain, the artifacts that its tests run, and `swift test`.
+//! The Swift package of the Core ML target: its toolchain, the artifacts that its tests run, `swift test`, and a look at what that
+//! leaves out.
 
 mod artifacts;
+mod manifest;
 mod mirror;
 mod mounts;
+mod syntax;
 mod toolchain;
 mod trixie;
 
@@ -10,7 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::process::{run, say};
 use crate::steps::{cargo, target_folder};
@@ -22,8 +26,8 @@ const PACKAGE: &str = "targets/coreml/runtime";
 /// A package that is converted by the plugins, with the script that tries them.
 const BUILD_STEP: &str = "targets/coreml/runtime/Examples/BuildStep";
 
-/// The tests of the Swift package and of its plugins, where there is Swift or it can be made; elsewhere it says what is left
-/// out.
+/// The tests of the Swift package and of its plugins, and checks of what they do not compile, where there is Swift or it can be
+/// made; elsewhere it says what is left out.
 ///
 /// # Errors
 /// When the toolchain cannot be made, or a test fails.
@@ -31,6 +35,8 @@ pub fn test(root: &Path) -> Result<()> {
     let Some(bench) = Bench::new(root)? else {
         return Ok(());
     };
+    bench.syntax()?;
+    bench.shipped_manifest()?;
     bench.swift("test", &[])?;
     bench.build_step()
 }
@@ -103,6 +109,37 @@ impl<'a> Bench<'a> {
             .arg(format!("-L{}", self.built.display()));
         command.args(arguments);
         run(&mut command)
+    }
+
+    /// Parses all sources, those too that are not compiled on this system.
+    fn syntax(&self) -> Result<()> {
+        let mut command = self.command("swiftc");
+        command.args(["-parse", "-warnings-as-errors"]);
+        run(command.args(syntax::sources(&self.root.join(PACKAGE))?))
+    }
+
+    /// Compares the manifest of the package in an artifact with the repository's.
+    fn shipped_manifest(&self) -> Result<()> {
+        let folder = self.artifacts.join("plain/runtime");
+        let repository = self.manifest(&self.root.join(PACKAGE))?;
+        manifest::check(&self.manifest(&folder)?, &folder, &repository)
+    }
+
+    /// What the manifest of a package says.
+    fn manifest(&self, package: &Path) -> Result<Value> {
+        let mut command = self.command("swift");
+        command.args(["package", "--package-path"]).arg(package);
+        command
+            .arg("--scratch-path")
+            .arg(self.scratch.0.join("manifest"));
+        let output = command.arg("dump-package").output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "{} is no manifest: {said}",
+            package.join("Package.swift").display()
+        );
+        serde_json::from_slice(&output.stdout).context("swift package dump-package gives no JSON")
     }
 
     /// Tries the plugins.

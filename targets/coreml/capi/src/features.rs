@@ -129,13 +129,16 @@ fn integer(value: f32) -> Option<i32> {
     RANGE.contains(&value).then_some(value as i32)
 }
 
-/// The bytes of an output. The engine has rounded values of f16 already, so that nothing is lost.
+/// The bytes of an output. The engine has rounded values of f16 already, so that nothing is lost; an image's program makes whole
+/// levels.
 pub(crate) fn encode(feature: &ArrayFeature, values: &[f32]) -> Vec<u8> {
     match feature.dtype {
         DType::F16 => {
             let halves = values.iter().map(|&value| f16::from_f32(value));
             halves.flat_map(f16::to_le_bytes).collect()
         }
+        // The cast cuts off at 0 and 255.
+        DType::U8 => values.iter().map(|v| v.round_ties_even() as u8).collect(),
         _ => values
             .iter()
             .flat_map(|value| value.to_le_bytes())
@@ -182,6 +185,13 @@ mod tests {
             let start = format!("value {index} of input 'x' is ");
             assert!(error.is_err_and(|e| e.starts_with(&start)), "{pair:?}");
         }
+    }
+
+    #[test]
+    fn levels_of_an_image_are_whole_and_cut_off() {
+        let values = [-1.0, 0.0, 127.5, 128.5, 254.75, 300.0, f32::NAN];
+        let levels = [0, 0, 128, 128, 255, 255, 0];
+        assert_eq!(encode(&feature(DType::U8), &values), levels);
     }
 
     #[test]

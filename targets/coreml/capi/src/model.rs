@@ -177,9 +177,10 @@ fn takes(feature: DType, port: PortType) -> bool {
     feature.is_float() || port == PortType::I32
 }
 
-/// Whether a feature can have what a port gives. The engine gives integers as f32, which has not all of them.
+/// Whether a feature can have what a port gives. The engine gives integers as f32, which has not all of them, but all levels of
+/// an image.
 fn gives(feature: DType, _: PortType) -> bool {
-    feature.is_float()
+    feature.is_float() || feature == DType::U8
 }
 
 /// By port, the position of the feature of that name.

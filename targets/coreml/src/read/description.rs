@@ -7,7 +7,7 @@ use snapc_ir::DType;
 
 use super::error::ReadError;
 use super::package::Package;
-use crate::proto::{ArrayDataType, FeatureDescription, Metadata, Model};
+use crate::proto::{ArrayDataType, ColorSpace, FeatureDescription, Metadata, Model};
 
 /// The description of a package, as an app sees it before it loads the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,14 +22,14 @@ pub struct Description {
     pub metadata: PackageMetadata,
 }
 
-/// An input or output that is a multi-array.
+/// An input or output: a multi-array, or an output that is an RGB image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArrayFeature {
     /// Its name.
     pub name: String,
-    /// Element type: f16, f32 or i32.
+    /// Element type: f16, f32 or i32 of a multi-array; u8 of an image.
     pub dtype: DType,
-    /// Sizes of the axes.
+    /// Sizes of the axes; of an image 1, 3 channels (red, green, blue), rows and columns.
     pub shape: Vec<usize>,
 }
 
@@ -51,8 +51,8 @@ pub struct PackageMetadata {
 /// Reads the description of a package; of one that has several functions that of its default one.
 ///
 /// # Errors
-/// When the manifest or the model file is missing, malformed or outside of the package, or a feature is no multi-array of
-/// f16, f32 or i32.
+/// When the manifest or the model file is missing, malformed or outside of the package, or a feature is neither a multi-array of
+/// f16, f32 or i32 nor an output that is an RGB image.
 pub fn describe(package: &Path) -> Result<Description, ReadError> {
     describe_one(package, None)
 }
@@ -92,18 +92,32 @@ fn description(model: Model, function: Option<&str>) -> Result<Description, Stri
         })?;
         (described.input, described.output) = (found.input, found.output);
     }
-    let features = |list: &[FeatureDescription]| -> Result<Vec<ArrayFeature>, String> {
-        list.iter().map(feature).collect()
-    };
+    let inputs: Result<Vec<_>, _> = described.input.iter().map(array).collect();
+    let outputs: Result<Vec<_>, _> = described.output.iter().map(output).collect();
     Ok(Description {
         specification_version: model.specification_version,
-        inputs: features(&described.input).map_err(|e| format!("input {e}"))?,
-        outputs: features(&described.output).map_err(|e| format!("output {e}"))?,
+        inputs: inputs.map_err(|e| format!("input {e}"))?,
+        outputs: outputs.map_err(|e| format!("output {e}"))?,
         metadata: described.metadata.map(metadata).unwrap_or_default(),
     })
 }
 
-fn feature(feature: &FeatureDescription) -> Result<ArrayFeature, String> {
+fn output(feature: &FeatureDescription) -> Result<ArrayFeature, String> {
+    let name = &feature.name;
+    let Some(image) = feature.ty.as_ref().and_then(|ty| ty.image.as_ref()) else {
+        return array(feature);
+    };
+    if image.color_space != ColorSpace::Rgb as i32 {
+        return Err(format!("'{name}' is an image that is not RGB"));
+    }
+    Ok(ArrayFeature {
+        name: name.clone(),
+        dtype: DType::U8,
+        shape: sizes(name, &[1, 3, image.height, image.width])?,
+    })
+}
+
+fn array(feature: &FeatureDescription) -> Result<ArrayFeature, String> {
     let name = &feature.name;
     let array = feature.ty.as_ref().and_then(|ty| ty.multi_array.as_ref());
     let array = array.ok_or_else(|| format!("'{name}' is no multi-array"))?;
@@ -118,14 +132,17 @@ fn feature(feature: &FeatureDescription) -> Result<ArrayFeature, String> {
             ));
         }
     };
-    let sizes = array.shape.iter().map(|&size| usize::try_from(size));
-    let shape = sizes.collect::<Result<Vec<usize>, _>>();
-    let shape = shape.map_err(|_| format!("'{name}' has a negative dimension"))?;
     Ok(ArrayFeature {
         name: name.clone(),
         dtype,
-        shape,
+        shape: sizes(name, &array.shape)?,
     })
+}
+
+fn sizes(name: &str, shape: &[i64]) -> Result<Vec<usize>, String> {
+    let sizes = shape.iter().map(|&size| usize::try_from(size));
+    let sizes: Result<_, _> = sizes.collect();
+    sizes.map_err(|_| format!("'{name}' has a negative dimension"))
 }
 
 fn metadata(metadata: Metadata) -> PackageMetadata {

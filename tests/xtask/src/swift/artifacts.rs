@@ -24,6 +24,7 @@ const ARTIFACTS: &[(&str, &[&str])] = &[
     ("f32", &["--precision", "f32"]),
     ("ios18", &["--min-ios", "18", "--attention", "sdpa"]),
     ("split", &["--attention", "split-einsum"]),
+    ("image", &["--image-output"]),
     ("sizes", &["--sizes", "128,64,64x128", "--min-ios", "18"]),
     (WRONG, &[]),
     (BROKEN, &[]),

@@ -1,8 +1,5 @@
+import Accelerate
 import SnapCore
-
-#if canImport(Accelerate)
-    import Accelerate
-#endif
 
 extension Manifest.ElementType {
     /// Bytes of an element.
@@ -64,38 +61,22 @@ extension Manifest.ElementType {
     }
 }
 
-#if canImport(Accelerate)
-    // Also where Swift has no Float16, which is on Macs with an Intel processor.
+// By vImage, since Swift has no Float16 on Macs with an Intel processor.
 
-    private func storeHalf(_ source: UnsafePointer<Float>, _ target: UnsafeMutableRawPointer, _ count: Int) {
-        var from = vImage_Buffer(
-            data: UnsafeMutableRawPointer(mutating: source), height: 1, width: vImagePixelCount(count),
-            rowBytes: 4 * count)
-        var to = vImage_Buffer(data: target, height: 1, width: vImagePixelCount(count), rowBytes: 2 * count)
-        let status = vImageConvert_PlanarFtoPlanar16F(&from, &to, vImage_Flags(kvImageNoFlags))
-        precondition(status == kvImageNoError, "both buffers are one row of as many elements")
-    }
+private func storeHalf(_ source: UnsafePointer<Float>, _ target: UnsafeMutableRawPointer, _ count: Int) {
+    var from = vImage_Buffer(
+        data: UnsafeMutableRawPointer(mutating: source), height: 1, width: vImagePixelCount(count),
+        rowBytes: 4 * count)
+    var to = vImage_Buffer(data: target, height: 1, width: vImagePixelCount(count), rowBytes: 2 * count)
+    let status = vImageConvert_PlanarFtoPlanar16F(&from, &to, vImage_Flags(kvImageNoFlags))
+    precondition(status == kvImageNoError, "both buffers are one row of as many elements")
+}
 
-    private func loadHalf(_ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int) {
-        var from = vImage_Buffer(
-            data: UnsafeMutableRawPointer(mutating: source), height: 1, width: vImagePixelCount(count),
-            rowBytes: 2 * count)
-        var to = vImage_Buffer(data: target, height: 1, width: vImagePixelCount(count), rowBytes: 4 * count)
-        let status = vImageConvert_Planar16FtoPlanarF(&from, &to, vImage_Flags(kvImageNoFlags))
-        precondition(status == kvImageNoError, "both buffers are one row of as many elements")
-    }
-#else
-    private func storeHalf(_ source: UnsafePointer<Float>, _ target: UnsafeMutableRawPointer, _ count: Int) {
-        let halves = target.assumingMemoryBound(to: Float16.self)
-        for index in 0..<count {
-            halves[index] = Float16(source[index])
-        }
-    }
-
-    private func loadHalf(_ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int) {
-        let halves = source.assumingMemoryBound(to: Float16.self)
-        for index in 0..<count {
-            target[index] = Float(halves[index])
-        }
-    }
-#endif
+private func loadHalf(_ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int) {
+    var from = vImage_Buffer(
+        data: UnsafeMutableRawPointer(mutating: source), height: 1, width: vImagePixelCount(count),
+        rowBytes: 2 * count)
+    var to = vImage_Buffer(data: target, height: 1, width: vImagePixelCount(count), rowBytes: 4 * count)
+    let status = vImageConvert_Planar16FtoPlanarF(&from, &to, vImage_Flags(kvImageNoFlags))
+    precondition(status == kvImageNoError, "both buffers are one row of as many elements")
+}

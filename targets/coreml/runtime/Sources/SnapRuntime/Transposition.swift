@@ -1,6 +1,4 @@
-#if canImport(Accelerate)
-    import Accelerate
-#endif
+import Accelerate
 
 /// A row-major matrix with its axes exchanged.
 func transposed(_ values: [Float], columns: Int) -> [Float] {
@@ -10,17 +8,9 @@ func transposed(_ values: [Float], columns: Int) -> [Float] {
             return
         }
         values.withUnsafeBufferPointer { source in
-            #if canImport(Accelerate)
-                if let from = source.baseAddress {
-                    vDSP_mtrans(from, 1, target, 1, vDSP_Length(columns), vDSP_Length(rows))
-                }
-            #else
-                for column in 0..<columns {
-                    for row in 0..<rows {
-                        target[column * rows + row] = source[row * columns + column]
-                    }
-                }
-            #endif
+            if let from = source.baseAddress {
+                vDSP_mtrans(from, 1, target, 1, vDSP_Length(columns), vDSP_Length(rows))
+            }
         }
         initialized = rows * columns
     }

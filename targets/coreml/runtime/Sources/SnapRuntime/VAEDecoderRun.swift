@@ -43,18 +43,13 @@ final class VAEDecoderRun {
     }
 
     private func planes(of value: MLFeatureValue?) throws -> [Float] {
-        #if canImport(CoreVideo)
-            if let buffer = value?.imageBufferValue,
-                let planes = buffer.planes(width: features.width, height: features.height)
-            {
-                return planes
-            }
-            throw SnapError.model(
-                stage: .vaeDecoder,
-                reason: "Core ML gives no picture of \(features.width)x\(features.height) in 8-bit BGRA or ARGB")
-        #else
-            throw SnapError.unsupported(
-                reason: "this system cannot read the pictures that the decoder gives; convert without --image-output")
-        #endif
+        if let buffer = value?.imageBufferValue,
+            let planes = buffer.planes(width: features.width, height: features.height)
+        {
+            return planes
+        }
+        throw SnapError.model(
+            stage: .vaeDecoder,
+            reason: "Core ML gives no picture of \(features.width)x\(features.height) in 8-bit BGRA or ARGB")
     }
 }

@@ -1,3 +1,4 @@
+import CoreVideo
 import Foundation
 
 /// Values of features, by name. Only objects are providers, as in the framework.
@@ -9,17 +10,26 @@ public protocol MLFeatureProvider: AnyObject {
     func featureValue(for featureName: String) -> MLFeatureValue?
 }
 
-/// The value of a feature; here always a multi-array.
+/// The value of a feature; here a multi-array or an image.
 public final class MLFeatureValue: NSObject {
-    /// The multi-array.
+    /// The multi-array; `nil` when the value is an image.
     public let multiArrayValue: MLMultiArray?
+    /// The image; `nil` when the value is a multi-array.
+    public let imageBufferValue: CVPixelBuffer?
 
     /// The kind of the value.
-    public var type: MLFeatureType { .multiArray }
+    public var type: MLFeatureType { imageBufferValue == nil ? .multiArray : .image }
 
     /// A value that shares the memory of the array.
     public init(multiArray value: MLMultiArray) {
         multiArrayValue = value
+        imageBufferValue = nil
+    }
+
+    /// A value that shares the memory of the image.
+    public init(pixelBuffer value: CVPixelBuffer) {
+        multiArrayValue = nil
+        imageBufferValue = value
     }
 }
 

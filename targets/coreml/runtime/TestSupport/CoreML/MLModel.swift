@@ -68,18 +68,16 @@ public final class MLModel: NSObject, @unchecked Sendable {
             try check(array, for: feature, as: "input")
             return ContiguousValues(of: array)
         }
-        let outputs = try engine.record.outputs.map { feature in
-            try backings[feature.name] ?? result(feature)
+        let results = try engine.record.outputs.map { feature in
+            try room(for: feature, backing: backings[feature.name])
         }
-        let results = outputs.map { ContiguousValues(for: $0) }
         // The memory goes with the values, which nothing else would keep so long.
         try withExtendedLifetime((inputs, results)) {
             try engine.predict(
                 inputs: zip(engine.record.inputs, inputs).map { .init(name: $0.name, memory: $1.memory) },
                 outputs: zip(engine.record.outputs, results).map { .init(name: $0.name, memory: $1.memory) })
         }
-        results.forEach { $0.writeBack() }
-        let values = zip(engine.record.outputs, outputs).map { ($0.name, MLFeatureValue(multiArray: $1)) }
+        let values = zip(engine.record.outputs, results).map { ($0.name, $1.featureValue()) }
         return try MLDictionaryFeatureProvider(dictionary: Dictionary(values, uniquingKeysWith: { first, _ in first }))
     }
 
@@ -99,9 +97,16 @@ public final class MLModel: NSObject, @unchecked Sendable {
         return SimulatedCoreML.ignoresBackings ? [:] : Dictionary(backings, uniquingKeysWith: { first, _ in first })
     }
 
+    private func room(for feature: ModelRecord.Feature, backing: MLMultiArray?) throws -> OutputValues {
+        guard let dataType = feature.dtype.dataType else {
+            return .image(try ImageValues(feature))
+        }
+        let array = try backing ?? result(feature, dataType)
+        return .array(array, ContiguousValues(for: array))
+    }
+
     /// An array for an output without a backing.
-    private func result(_ feature: ModelRecord.Feature) throws -> MLMultiArray {
-        let dataType = feature.dtype.dataType
+    private func result(_ feature: ModelRecord.Feature, _ dataType: MLMultiArrayDataType) throws -> MLMultiArray {
         let layout = SimulatedCoreML.padsOutputs
             ? ArrayLayout(padded: feature.shape, dataType) : ArrayLayout(contiguous: feature.shape)
         guard let layout else {
@@ -111,8 +116,11 @@ public final class MLModel: NSObject, @unchecked Sendable {
     }
 
     private func check(_ array: MLMultiArray, for feature: ModelRecord.Feature, as what: String) throws {
-        guard array.dataType == feature.dtype.dataType else {
-            let (found, expected) = (array.dataType, feature.dtype.dataType)
+        guard let expected = feature.dtype.dataType else {
+            throw modelError(.featureType, "\(what) '\(feature.name)' is a multi-array, the model has an image")
+        }
+        guard array.dataType == expected else {
+            let found = array.dataType
             throw modelError(.featureType, "\(what) '\(feature.name)' is of \(found), the model has \(expected)")
         }
         guard array.layout.shape == feature.shape else {

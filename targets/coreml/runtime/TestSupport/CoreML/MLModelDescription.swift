@@ -71,18 +71,18 @@ public enum MLFeatureType: Int, Sendable {
 public final class MLFeatureDescription: NSObject {
     /// Its name.
     public let name: String
-    /// The kind of its value; here always a multi-array.
+    /// The kind of its value; here a multi-array or an image.
     public let type: MLFeatureType
     /// Whether it may be left out; here never.
     public let isOptional: Bool
-    /// Shape and element type of a multi-array.
+    /// Shape and element type of a multi-array; `nil` for an image.
     public let multiArrayConstraint: MLMultiArrayConstraint?
 
     init(_ feature: ModelRecord.Feature) {
         name = feature.name
-        type = .multiArray
         isOptional = false
-        multiArrayConstraint = MLMultiArrayConstraint(shape: feature.shape, dataType: feature.dtype.dataType)
+        multiArrayConstraint = feature.dtype.dataType.map { MLMultiArrayConstraint(shape: feature.shape, dataType: $0) }
+        type = multiArrayConstraint == nil ? .image : .multiArray
     }
 }
 

@@ -7,15 +7,17 @@ struct ModelRecord: Decodable {
         let shape: [Int]
     }
 
-    /// An element type of features.
+    /// An element type of features; `u8` is that of images.
     enum ElementType: String, Decodable {
-        case f16, f32, i32
+        case f16, f32, i32, u8
 
-        var dataType: MLMultiArrayDataType {
+        /// As multi-arrays have it; `nil` for images.
+        var dataType: MLMultiArrayDataType? {
             switch self {
             case .f16: return .float16
             case .f32: return .float32
             case .i32: return .int32
+            case .u8: return nil
             }
         }
     }

@@ -11,7 +11,7 @@
  *
  * Text is UTF-8 and ends with a zero byte. Buffers hold the elements of a feature in the type that the package gives it (f16,
  * f32 or i32, little-endian), row-major and contiguous; they need no alignment, and the buffers of outputs are apart from
- * each other.
+ * each other. An output that is an RGB image has the type u8 and the shape [1, 3, rows, columns]: levels of red, green and blue.
  *
  * Threads: any function may be called from any thread. Calls on one model take turns.
  *
