@@ -8,6 +8,14 @@ struct Features: Sendable {
     let unet: UnetFeatures
     let vaeDecoder: VAEDecoderFeatures
 
+    /// Outputs of the text encoder that a run wants: the embeddings, then those that the UNet takes, in the order of its inputs.
+    var textOutputs: [Manifest.Feature] {
+        let taken = unet.projections.compactMap { input in
+            textEncoder.graph.outputs.first { $0.name == input.name }
+        }
+        return [textEncoder.embeddings] + taken
+    }
+
     /// - Throws: ``SnapError/artifact(path:reason:)`` when the graphs of the artifact do not make a pipeline.
     init(_ artifact: Artifact) throws {
         let lookup = FeatureLookup(path: artifact.manifestPath)

@@ -23,6 +23,7 @@ public final class Pipeline: Sendable {
     let networks: Networks
     let worker: Worker
     private let tokenizer: Tokenizer
+    private let known: KnownPrompt?
     let decoder: Decoder
 
     /// The VAE decoder's memory, which runs and previews share. For the worker alone.
@@ -53,6 +54,9 @@ public final class Pipeline: Sendable {
         let features = try Features(artifact)
         let manifest = artifact.manifest
         tokenizer = try await worker.run { try Tokenizer(folder: artifact.folder, manifest: manifest) }
+        known = try await worker.run {
+            try KnownPrompt(of: artifact, tokens: manifest.tokens, outputs: features.textOutputs)
+        }
         let models = try await ModelStore(folder: options.cacheFolder).install(artifact, onProgress: onInstall)
         let networks = Networks(
             packages: artifact.packages, models: models, units: options.computeUnits,
@@ -180,9 +184,10 @@ public final class Pipeline: Sendable {
     /// The memory of a run.
     func makeRun(_ settings: Run.Settings) async throws -> Run {
         let lookup = FeatureLookup(path: artifact.manifestPath)
-        let (features, networks, tokenizer) = (self.features, self.networks, self.tokenizer)
+        let (features, networks, tokenizer, known) = (self.features, self.networks, self.tokenizer, self.known)
         return try await worker.run {
-            try Run(settings, features: features, networks: networks, tokenizer: tokenizer, lookup: lookup)
+            try Run(
+                settings, features: features, networks: networks, tokenizer: tokenizer, known: known, lookup: lookup)
         }
     }
 

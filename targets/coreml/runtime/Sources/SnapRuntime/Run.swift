@@ -27,12 +27,15 @@ final class Run: @unchecked Sendable {
     private(set) var timings = Pipeline.Timings()
     private let clock = ContinuousClock()
 
-    init(_ settings: Settings, features: Features, networks: Networks, tokenizer: Tokenizer, lookup: FeatureLookup) throws {
+    init(
+        _ settings: Settings, features: Features, networks: Networks, tokenizer: Tokenizer, known: KnownPrompt?,
+        lookup: FeatureLookup
+    ) throws {
         self.settings = settings
         self.networks = networks
         self.tokenizer = tokenizer
         unet = try UnetRun(features.unet, prompts: settings.isGuided ? 2 : 1, lookup: lookup)
-        text = try TextEncoderRun(features, inputs: unet.text, lookup: lookup)
+        text = try TextEncoderRun(features, known: known, inputs: unet.text, lookup: lookup)
         latents = settings.initLatents
         guided = latents
         predictions = [Float](repeating: 0, count: unet.text.prompts * latents.count)
@@ -54,11 +57,17 @@ final class Run: @unchecked Sendable {
 
     /// Encodes a prompt; the last one completes the UNet's inputs.
     func encode(_ prompt: String, index: Int) throws {
-        let models = try networks.models(of: .textEncoder)
-        let start = clock.now
+        var start = clock.now
         let ids = tokenizer.encode(prompt)
-        for model in models {
-            textEmbeddings += try text.encode(ids, prompt: index, with: model)
+        if let known = try text.takeKnown(ids, prompt: index) {
+            textEmbeddings += known
+        } else {
+            timings.textEncoder += clock.now - start
+            let models = try networks.models(of: .textEncoder)
+            start = clock.now
+            for model in models {
+                textEmbeddings += try text.encode(ids, prompt: index, with: model)
+            }
         }
         inputIDs += ids
         if index == prompts - 1 {

@@ -6,6 +6,7 @@ final class TextEncoderRun {
     private let features: TextEncoderFeatures
     private let inputIDs: Tensor
     private let prompts: [Prompt]
+    private let known: KnownPrompt?
 
     /// The call for a prompt.
     private struct Prompt {
@@ -15,10 +16,13 @@ final class TextEncoderRun {
         let outputs: [(tensor: Tensor, converted: Tensor?)]
     }
 
-    /// - Parameter inputs: What the prompts are encoded for.
-    init(_ features: Features, inputs: TextInputs, lookup: FeatureLookup) throws {
+    /// - Parameters:
+    ///   - known: A prompt that needs no call.
+    ///   - inputs: What the prompts are encoded for.
+    init(_ features: Features, known: KnownPrompt?, inputs: TextInputs, lookup: FeatureLookup) throws {
         let text = features.textEncoder
         self.features = text
+        self.known = known
         let inputIDs = try Tensor(text.inputIDs)
         self.inputIDs = inputIDs
         prompts = try (0..<inputs.prompts).map { prompt in
@@ -33,10 +37,8 @@ final class TextEncoderRun {
                 return tensor
             }
             let embeddings = try want(text.embeddings, as: features.unet.states?.name)
-            for projection in features.unet.projections {
-                if let output = text.graph.outputs.first(where: { $0.name == projection.name }) {
-                    _ = try want(output, as: projection.name)
-                }
+            for output in features.textOutputs.dropFirst() {
+                _ = try want(output, as: output.name)
             }
             let call = try Call(text.graph, stage: .textEncoder, tensors: tensors, lookup: lookup)
             return Prompt(call: call, embeddings: embeddings, outputs: outputs)
@@ -53,6 +55,28 @@ final class TextEncoderRun {
         // Ids are below 2^24, so floats hold them.
         ids.map(Float.init).withUnsafeBufferPointer { inputIDs.store($0, row: 0) }
         try prompt.call.run(model)
+        return try finish(prompt)
+    }
+
+    /// Takes a prompt for the UNet that is known; the embeddings as ``encode(_:prompt:with:)`` gives them, or nil for a prompt
+    /// that has to be encoded.
+    ///
+    /// - Throws: ``SnapError/notFinite(stage:step:)``.
+    func takeKnown(_ ids: [Int32], prompt index: Int) throws -> [Float]? {
+        guard let known, known.ids == ids else {
+            return nil
+        }
+        let prompt = prompts[index]
+        var rest = known.values[...]
+        for (tensor, _) in prompt.outputs {
+            rest.prefix(tensor.count).withUnsafeBufferPointer { tensor.store($0, row: 0) }
+            rest = rest.dropFirst(tensor.count)
+        }
+        return try finish(prompt)
+    }
+
+    /// Checks the outputs for a prompt, and converts those that the UNet takes in another form.
+    private func finish(_ prompt: Prompt) throws -> [Float] {
         for (tensor, converted) in prompt.outputs {
             guard tensor.isFinite(count: tensor.count) else {
                 throw SnapError.notFinite(stage: .textEncoder, step: nil)
