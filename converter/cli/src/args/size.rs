@@ -1,6 +1,7 @@
 //! Image sizes on the command line.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use serde::de::{Deserializer, Error, Visitor};
@@ -68,8 +69,7 @@ impl Serialize for Sizes {
 
 impl<'de> Deserialize<'de> for Sizes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let list = String::deserialize(deserializer)?;
-        list.parse().map_err(D::Error::custom)
+        number_or_word(deserializer, "a number of pixels or \"HEIGHTxWIDTH,…\"")
     }
 }
 
@@ -87,26 +87,35 @@ impl Serialize for Size {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct SizeVisitor;
+        number_or_word(deserializer, "a number of pixels or \"HEIGHTxWIDTH\"")
+    }
+}
 
-        impl Visitor<'_> for SizeVisitor {
-            type Value = Size;
+/// What a settings file says as a number or as a word of the command line.
+fn number_or_word<'de, D, T>(deserializer: D, expected: &'static str) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err = String>,
+{
+    struct Words<T>(&'static str, PhantomData<T>);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of pixels or \"HEIGHTxWIDTH\"")
-            }
+    impl<T: FromStr<Err = String>> Visitor<'_> for Words<T> {
+        type Value = T;
 
-            fn visit_i64<E: Error>(self, n: i64) -> Result<Size, E> {
-                n.to_string().parse().map_err(E::custom)
-            }
-
-            fn visit_str<E: Error>(self, word: &str) -> Result<Size, E> {
-                word.parse().map_err(E::custom)
-            }
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
         }
 
-        deserializer.deserialize_any(SizeVisitor)
+        fn visit_i64<E: Error>(self, n: i64) -> Result<T, E> {
+            n.to_string().parse().map_err(E::custom)
+        }
+
+        fn visit_str<E: Error>(self, word: &str) -> Result<T, E> {
+            word.parse().map_err(E::custom)
+        }
     }
+
+    deserializer.deserialize_any(Words(expected, PhantomData))
 }
 
 #[cfg(test)]
@@ -140,5 +149,22 @@ mod tests {
         for word in ["", "x", "0", "512x", "512x0", "-8", "5e2", "1x2x3"] {
             assert!(word.parse::<Size>().is_err(), "{word}");
         }
+    }
+
+    #[test]
+    fn settings_files_have_numbers_and_words() {
+        #[derive(Deserialize)]
+        struct Settings {
+            size: Size,
+            sizes: Sizes,
+        }
+        for (size, sizes) in [("512", "512"), ("\"512x512\"", "\"512\"")] {
+            let text = format!("size = {size}\nsizes = {sizes}");
+            let read: Settings = toml::from_str(&text).unwrap();
+            assert_eq!(read.sizes, Sizes(vec![read.size]));
+        }
+        let refused = |text| toml::from_str::<Settings>(text).err().unwrap().to_string();
+        assert!(refused("size = 0\nsizes = 1").contains("expected a number of pixels"));
+        assert!(refused("size = 1\nsizes = [1]").contains("expected a number of pixels or"));
     }
 }
