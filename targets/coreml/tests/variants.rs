@@ -26,12 +26,15 @@ use AttentionForm::{Auto, Decomposed, Sdpa, SplitEinsum, SplitEinsumV2};
 const ATTENTION: [AttentionForm; 5] = [Auto, Sdpa, SplitEinsum, SplitEinsumV2, Decomposed];
 
 /// How weights are stored; the first is f16 as it is, the last f32.
-const WEIGHTS: [Option<WeightForm>; 7] = [
+const WEIGHTS: [Option<WeightForm>; 10] = [
     None,
     Some(WeightForm::Int8),
     Some(WeightForm::Int4),
+    Some(WeightForm::Palette8),
     Some(WeightForm::Palette6),
     Some(WeightForm::Palette4),
+    Some(WeightForm::Palette2),
+    Some(WeightForm::Mixed),
     Some(WeightForm::W8a8),
     None,
 ];
@@ -45,17 +48,18 @@ fn first_level(variant: Variant) -> Level {
         _ => Level::Ios16,
     };
     let weights = match WEIGHTS[variant[1]] {
-        Some(WeightForm::Int4) => Level::Ios18,
+        Some(WeightForm::Int4 | WeightForm::Mixed) => Level::Ios18,
         Some(WeightForm::W8a8) => Level::Ios17,
         _ => Level::Ios16,
     };
     attention.max(weights)
 }
 
-/// Whether the passes make it: calibration inputs are those of the network as diffusers has it, so that activations of 8 bits
-/// do not go with a network that is specialised to a run.
+/// Whether the passes make it: calibration inputs are those of the network as diffusers has it, so that forms that look at
+/// activations do not go with a network that is specialised to a run.
 fn is_made(variant: Variant) -> bool {
-    WEIGHTS[variant[1]] != Some(WeightForm::W8a8) || INTERFACES[variant[3]] != Interface::Snap
+    let is_calibrated = WEIGHTS[variant[1]].is_some_and(networks::is_calibrated);
+    !is_calibrated || INTERFACES[variant[3]] != Interface::Snap
 }
 
 /// Every variant that the passes make and its level can hold.
@@ -126,9 +130,9 @@ fn the_covering_set_has_every_pair() {
     let covering = covering();
     let covered: BTreeSet<[usize; 4]> = covering.iter().flat_map(|v| pairs(*v)).collect();
     assert_eq!(covered, all);
-    // No fewer than the two largest kinds have combinations: 35 of attention and weights.
-    assert!((35..60).contains(&covering.len()), "{}", covering.len());
-    for (kind, size) in [5, 7, 4, 3, 2].into_iter().enumerate() {
+    // No fewer than the two largest kinds have combinations: 50 of attention and weights.
+    assert!((50..75).contains(&covering.len()), "{}", covering.len());
+    for (kind, size) in [5, 10, 4, 3, 2].into_iter().enumerate() {
         let choices: BTreeSet<usize> = covering.iter().map(|v| v[kind]).collect();
         assert_eq!(choices.len(), size);
     }

@@ -51,14 +51,22 @@ pub fn lowered(program: Program, options: &EmitOptions) -> Program {
     match options.weights {
         None => {}
         Some(WeightForm::W8a8) => passes.push("quantize-weights,quantize-activations".to_owned()),
+        Some(WeightForm::Mixed) => {
+            passes.push("quantize-weights{form=mixed,min_psnr=40}".to_owned())
+        }
         Some(form) => passes.push(format!("quantize-weights{{form={form}}}")),
     }
     let pipeline: Pipeline = passes.join(",").parse().unwrap();
     let calibration = calibration(&program);
     let mut run = RunOptions::default();
-    let is_calibrated = options.weights == Some(WeightForm::W8a8);
+    let is_calibrated = options.weights.is_some_and(is_calibrated);
     run.context.calibration = is_calibrated.then_some(&calibration);
     pipeline.run(program, &run).unwrap().0
+}
+
+/// Whether the form looks at activations.
+pub fn is_calibrated(form: WeightForm) -> bool {
+    matches!(form, WeightForm::Mixed | WeightForm::W8a8)
 }
 
 /// One recorded call of each graph.
