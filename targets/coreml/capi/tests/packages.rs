@@ -11,7 +11,7 @@ use std::process::Command;
 use half::f16;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use snapc_target::{Interface, Precision};
+use snapc_target::{EmitOptions, Interface, Precision};
 use support::{build, fixture, start, text, write_packages, write_sizes};
 use tempfile::TempDir;
 
@@ -22,9 +22,9 @@ struct Packages {
 }
 
 impl Packages {
-    fn new(checkpoint: &str, precision: Precision, interface: Interface) -> Self {
+    fn new(checkpoint: &str, options: &EmitOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        write_packages(checkpoint, precision, interface, folder.path());
+        write_packages(checkpoint, options, folder.path());
         let program = build("tests/run.c", folder.path());
         Packages { folder, program }
     }
@@ -32,14 +32,11 @@ impl Packages {
     /// Runs a package on tensors of tiny's `graphs.safetensors`, each given after its feature; asserts that an output is as close
     /// to a tensor there as `floor` dB.
     fn check(&self, package: &str, inputs: &[(&str, &str)], output: (&str, &str), floor: f64) {
-        let bytes = fs::read(fixture("tiny/graphs.safetensors")).unwrap();
-        let reference = SafeTensors::deserialize(&bytes).unwrap();
-        let given = inputs
-            .iter()
-            .map(|(feature, tensor)| (*feature, tensor_values(&reference, tensor)));
+        let given = inputs.iter();
+        let given = given.map(|(feature, tensor)| (*feature, reference("graphs", tensor)));
         let given: Vec<(&str, Vec<f32>)> = given.collect();
         let found = self.run(package, None, &given, output.0);
-        let psnr = psnr(&tensor_values(&reference, output.1), &found);
+        let psnr = psnr(&reference("graphs", output.1), &found);
         assert!(psnr >= floor, "{package}: {psnr:.1} dB, at least {floor}");
     }
 
@@ -96,11 +93,17 @@ fn feature_of(features: &Value, name: &str) -> (String, usize) {
 }
 
 fn size(dtype: &str) -> usize {
-    if dtype == "f16" { 2 } else { 4 }
+    match dtype {
+        "u8" => 1,
+        "f16" => 2,
+        _ => 4,
+    }
 }
 
-/// A tensor of f32 or i32 as f32, which has all token ids.
-fn tensor_values(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+/// A tensor of one of tiny's files, of f32 or i32, as f32, which has all token ids.
+fn reference(file: &str, name: &str) -> Vec<f32> {
+    let bytes = fs::read(fixture(&format!("tiny/{file}.safetensors"))).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
     let tensor = file.tensor(name).unwrap();
     let words = tensor.data().as_chunks::<4>().0.iter();
     match tensor.dtype() {
@@ -128,8 +131,14 @@ fn decoded(dtype: &str, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         "f16" => halves.map(|w| f16::from_le_bytes(*w).to_f32()).collect(),
         "f32" => words.map(|w| f32::from_le_bytes(*w)).collect(),
+        "u8" => bytes.iter().map(|&level| f32::from(level)).collect(),
         other => panic!("element type {other}"),
     }
+}
+
+/// The level that diffusers makes of a decoder's value: `(x / 2 + 0.5).clamp(0, 1) * 255`, rounded.
+fn level(value: f32) -> f32 {
+    ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even()
 }
 
 fn psnr(reference: &[f32], found: &[f32]) -> f64 {
@@ -145,7 +154,7 @@ fn psnr(reference: &[f32], found: &[f32]) -> f64 {
 
 #[test]
 fn packages_of_f16_compute_what_diffusers_computes() {
-    let packages = Packages::new("tiny", Precision::F16, Interface::Plain);
+    let packages = Packages::new("tiny", &EmitOptions::default());
     let ids = [("input_ids", "text_encoder.b1.input_ids")];
     let states = "last_hidden_state";
     let expected = "text_encoder.b1.last_hidden_state";
@@ -170,7 +179,12 @@ fn packages_of_f16_compute_what_diffusers_computes() {
 /// Apple's text encoder takes token ids as floats, and gives f32 whatever it computes in.
 #[test]
 fn packages_of_f32_compute_what_diffusers_computes() {
-    let packages = Packages::new("tiny", Precision::F32, Interface::Apple);
+    let options = EmitOptions {
+        precision: Precision::F32,
+        interface: Interface::Apple,
+        ..EmitOptions::default()
+    };
+    let packages = Packages::new("tiny", &options);
     let ids = [("input_ids", "text_encoder.b1.input_ids")];
     let output = ("last_hidden_state", "text_encoder.b1.last_hidden_state");
     packages.check("TextEncoder.mlpackage", &ids, output, 100.0);
@@ -201,9 +215,7 @@ fn functions_are_described_and_compute_what_diffusers_computes_at_their_size() {
     let single = refused("TextEncoder.mlpackage");
     assert!(single.contains("it has one function"), "{single}");
 
-    let bytes = fs::read(fixture("tiny/reference-64x64.safetensors")).unwrap();
-    let reference = SafeTensors::deserialize(&bytes).unwrap();
-    let tensor = |name: &str| tensor_values(&reference, name);
+    let tensor = |name: &str| reference("reference-64x64", name);
     let given = [
         ("sample", tensor("init_latents").repeat(2)),
         ("timestep", vec![876.0]),
@@ -214,11 +226,31 @@ fn functions_are_described_and_compute_what_diffusers_computes_at_their_size() {
     assert!(db >= 65.0, "{db:.1} dB");
 }
 
+#[test]
+fn an_image_is_given_as_the_levels_that_diffusers_makes() {
+    let options = EmitOptions {
+        image_output: true,
+        ..EmitOptions::default()
+    };
+    let packages = Packages::new("tiny", &options);
+    let decoder = "VAEDecoder.mlpackage";
+    let image = json!({"name": "image", "dtype": "u8", "shape": [1, 3, 128, 128]});
+    assert_eq!(packages.describe(decoder, None)["outputs"], json!([image]));
+    let latents = reference("graphs", "vae_decoder.b1.latent_sample");
+    let found = packages.run(decoder, None, &[("latent_sample", latents)], "image");
+    let expected = reference("graphs", "vae_decoder.b1.sample");
+    assert_eq!(found.len(), expected.len());
+    let apart = found.iter().zip(&expected);
+    let apart = apart.map(|(found, value)| (found - level(*value)).abs());
+    let most = apart.fold(0.0, f32::max);
+    assert!(most <= 1.0, "{most} levels");
+}
+
 /// `tests/boundary.c` on the smallest text encoder.
 fn boundary(command: impl FnOnce(&Path) -> Command) {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = "variants/lean";
-    write_packages(checkpoint, Precision::F16, Interface::Plain, folder.path());
+    write_packages(checkpoint, &EmitOptions::default(), folder.path());
     let program = build("tests/boundary.c", folder.path());
     let package = folder.path().join("TextEncoder.mlpackage");
     let no_package = folder.path().join("empty.mlpackage");
@@ -250,7 +282,7 @@ fn every_function_is_clean_under_valgrind() {
 
 #[test]
 fn damaged_packages_are_refused_with_what_is_wrong() {
-    let packages = Packages::new("variants/lean", Precision::F16, Interface::Plain);
+    let packages = Packages::new("variants/lean", &EmitOptions::default());
     let package = packages.folder.path().join("Unet.mlpackage");
     let data = package.join("Data/com.apple.CoreML");
     let refused = || {

@@ -9,7 +9,7 @@ use snapc_coreml::CoreMl;
 use snapc_import::{ImportOptions, open};
 use snapc_ir::Program;
 use snapc_passes::{Pipeline, RunOptions};
-use snapc_target::{EmitOptions, Interface, Precision, Silent, Target, VerifiedProgram, legalize};
+use snapc_target::{EmitOptions, Silent, Target, VerifiedProgram, legalize};
 
 /// A path within this crate.
 pub fn here(path: &str) -> PathBuf {
@@ -27,16 +27,11 @@ pub fn include() -> PathBuf {
 }
 
 /// Writes the packages of a checkpoint of the fixtures to `folder`.
-pub fn write_packages(checkpoint: &str, precision: Precision, interface: Interface, folder: &Path) {
-    let options = EmitOptions {
-        precision,
-        interface,
-        ..EmitOptions::default()
-    };
+pub fn write_packages(checkpoint: &str, options: &EmitOptions, folder: &Path) {
     let checkpoint = open(&fixture(checkpoint), &ImportOptions::default()).unwrap();
-    let program = lowered(checkpoint.import().unwrap(), &options);
+    let program = lowered(checkpoint.import().unwrap(), options);
     let verified = VerifiedProgram::new(&program).unwrap();
-    CoreMl.emit(&verified, &options, folder, &Silent).unwrap();
+    CoreMl.emit(&verified, options, folder, &Silent).unwrap();
 }
 
 /// Writes packages of the fixture `tiny` with a function per picture size, in f16.
@@ -95,6 +90,8 @@ pub fn build(source: &str, folder: &Path) -> PathBuf {
 /// Runs a program to its end.
 pub fn start(command: &mut Command) -> Output {
     let name = command.get_program().to_string_lossy().into_owned();
+    // Cargo's names the folder of its last build before that of the tests, and comes before the path in the program.
+    command.env_remove("LD_LIBRARY_PATH");
     command.output().unwrap_or_else(|error| {
         panic!("{name} does not start ({error}); `cargo xtask setup` installs what is missing")
     })
