@@ -64,19 +64,20 @@ extension Manifest.ElementType {
 // By vImage, since Swift has no Float16 on Macs with an Intel processor.
 
 private func storeHalf(_ source: UnsafePointer<Float>, _ target: UnsafeMutableRawPointer, _ count: Int) {
-    var from = vImage_Buffer(
-        data: UnsafeMutableRawPointer(mutating: source), height: 1, width: vImagePixelCount(count),
-        rowBytes: 4 * count)
-    var to = vImage_Buffer(data: target, height: 1, width: vImagePixelCount(count), rowBytes: 2 * count)
-    let status = vImageConvert_PlanarFtoPlanar16F(&from, &to, vImage_Flags(kvImageNoFlags))
-    precondition(status == kvImageNoError, "both buffers are one row of as many elements")
+    var (from, to) = (row(UnsafeMutableRawPointer(mutating: source), count, of: 4), row(target, count, of: 2))
+    check(vImageConvert_PlanarFtoPlanar16F(&from, &to, vImage_Flags(kvImageNoFlags)))
 }
 
 private func loadHalf(_ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int) {
-    var from = vImage_Buffer(
-        data: UnsafeMutableRawPointer(mutating: source), height: 1, width: vImagePixelCount(count),
-        rowBytes: 2 * count)
-    var to = vImage_Buffer(data: target, height: 1, width: vImagePixelCount(count), rowBytes: 4 * count)
-    let status = vImageConvert_Planar16FtoPlanarF(&from, &to, vImage_Flags(kvImageNoFlags))
+    var (from, to) = (row(UnsafeMutableRawPointer(mutating: source), count, of: 2), row(target, count, of: 4))
+    check(vImageConvert_Planar16FtoPlanarF(&from, &to, vImage_Flags(kvImageNoFlags)))
+}
+
+/// Elements of so many bytes as the one row of a picture.
+private func row(_ data: UnsafeMutableRawPointer, _ count: Int, of size: Int) -> vImage_Buffer {
+    vImage_Buffer(data: data, height: 1, width: vImagePixelCount(count), rowBytes: size * count)
+}
+
+private func check(_ status: vImage_Error) {
     precondition(status == kvImageNoError, "both buffers are one row of as many elements")
 }
